@@ -1,0 +1,155 @@
+"""DICOM Segmentation objects with the CT, MR or PET series that they refer to.
+
+Roles::
+
+    seg = "{case}/seg/*"          # required: files among which the SEG objects are; others are passed over
+    image = "{case}/image/*"      # required: files among which the images are; may be the same pattern
+
+Options: those of ``medglip.curate.volumes``.
+
+Files are told apart by content. Series and SEG objects find each other by the referenced series, else the referenced
+instances, else the frame of reference. All SEG objects of a series go into its pictures; they may overlap. A segment's
+label is that of ``[part.labels]`` for its SegmentLabel; else that of its SNOMED CT codes; else the tree's for its
+SegmentLabel or the meaning of its codes.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from medglip.curate.cases import Case, Refused
+from medglip.curate.layout import find, listed
+from medglip.curate.source import Named, Part
+from medglip.curate.volumes import OPTIONS as VOLUME_OPTIONS
+from medglip.curate.volumes import Structure, dicom_volume, pictures_of_volume, structure_of
+from medglip.errors import InputError, SourceError
+from medglip.imaging.dicom import MODALITY_OF, is_dicom, read_header
+from medglip.imaging.segmentation import Segment, masks_on, read_segmentation, references
+from medglip.imaging.series import Frame, Series, frames_of, series_in, series_of
+from medglip.imaging.volume import GridError, Volume
+from medglip.records import Laterality, Picture, Reject, VolumeRecord, label_tree
+
+ROLES = ("seg", "image")
+OPTIONS = VOLUME_OPTIONS
+
+
+def cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
+    """One case an image series of the part's modality, with the SEG objects that refer to it."""
+    paths = listed(folder)
+    images = {entry.path: entry for entry in find(part.files["image"], paths)}
+    segs = {entry.path: entry for entry in find(part.files["seg"], paths)}
+    frames: list[Frame] = []
+    headers: dict[str, Dataset] = {}
+    for path in sorted(images.keys() | segs.keys()):
+        if not is_dicom(folder / path):
+            continue
+        try:
+            header = read_header(folder / path)
+            if path in images and MODALITY_OF.get(header.get("Modality", "")) == part.modality:
+                frames += frames_of(folder / path, header)
+        except InputError as error:
+            yield Reject(part.source, path, "unreadable_file", str(error))
+            continue
+        if header.get("Modality") == "SEG" and path in segs:
+            headers[path] = header
+    found = series_of(frames)
+    referring: dict[int, list[str]] = defaultdict(list)
+    for path, header in headers.items():
+        if (at := _series_of(header, found)) is None:
+            detail = f"The image series that {path!r} refers to is not in the input; add it."
+            yield Reject(part.source, path, "missing_image", detail)
+        else:
+            referring[at].append(path)
+    for at, series in enumerate(found):
+        image = tuple(sorted({frame.path.relative_to(folder).as_posix() for frame in series.frames}))
+        if at in referring:
+            yield Case(image[0], folder, {"image": image, "seg": tuple(referring[at])}, images[image[0]].fields)
+        else:
+            yield Reject(part.source, image[0], "unlabelled", f"No SEG refers to the series of {image[0]!r}; add one.")
+
+
+def convert(part: Part, case: Case) -> Iterator[Picture | VolumeRecord | Reject]:
+    """The planes of the series with the regions of its segments, and the volume."""
+    found = series_in(case.path(path) for path in case.files["image"])
+    if len(found) != 1:
+        raise Refused("ambiguous_series", f"The files of {case.key!r} make {len(found)} volumes; they must make one.")
+    volume = dicom_volume(part, found[0])
+    structures: list[Structure] = []
+    used = False
+    for path in case.files["seg"]:
+        try:
+            for item in _structures(part, case, volume, path):
+                if isinstance(item, Structure):
+                    structures.append(item)
+                else:
+                    yield item
+            used = True
+        except GridError as error:
+            yield Reject(part.source, path, error.reason, str(error), case.key)
+        except InputError as error:
+            yield Reject(part.source, path, "unreadable_file", str(error), case.key)
+    if not used or not structures:
+        detail = f"No segment of {case.key!r} can be used; see its rejects."
+        yield Reject(part.source, case.key, "unlabelled", detail, case.key)
+        return
+    file = case.files["image"][0]
+    yield from pictures_of_volume(part, case, volume, structures, file=file, searched=part.exhaustive)
+
+
+def _structures(part: Part, case: Case, volume: Volume, path: str) -> Iterator[Structure | Reject]:
+    """What the segments of one SEG mark; a Reject for each whose label is not known."""
+    segmentation = read_segmentation(case.path(path))
+    named: dict[int, Named | None] = {}
+    for segment in segmentation.segments:
+        try:
+            named[segment.number] = _named(part, segment, path)
+        except SourceError as error:
+            yield Reject(part.source, path, "unknown_label", str(error), case.key)
+    for segment, mask in masks_on(segmentation, volume):
+        if (label := named.get(segment.number)) is not None:
+            yield structure_of(label, mask)
+
+
+def _named(part: Part, segment: Segment, path: str) -> Named | None:
+    """The label of a segment; None where the source skips it.
+
+    Raises:
+        SourceError: neither the part's table nor the tree knows it, or its codes and its name contradict each other.
+    """
+    if segment.label in part.labels:
+        return part.labels[segment.label]
+    tree = label_tree()
+    by_name = _resolved(tree.resolve, segment.label)
+    by_code = None
+    if segment.kind and segment.kind[0] == "SCT":
+        region = segment.region[1] if segment.region else ""
+        modifier = segment.modifier[1] if segment.modifier else ""
+        by_code = _resolved(tree.resolve_codes, segment.kind[1], region, modifier)
+        if by_code is None and by_name is None and region:  # the kind without its place is still true
+            by_code = _resolved(tree.resolve_codes, segment.kind[1], "", modifier)
+    if by_code and by_name and by_code.label == by_name.label and by_code.laterality != by_name.laterality:
+        if by_code.laterality and by_name.laterality:
+            raise SourceError(f"{path}: segment {segment.number} {segment.label!r} is coded {by_code.laterality}.")
+        return by_code if by_code.laterality else by_name
+    found = by_code or by_name or (_resolved(tree.resolve, segment.kind[2]) if segment.kind else None)
+    return found or part.named(segment.label, f"{path}, segment {segment.number}, code {segment.kind}")
+
+
+def _resolved(resolve: Callable[..., tuple[str, Laterality]], *words: str) -> Named | None:
+    try:
+        return Named(*resolve(*words))
+    except SourceError:
+        return None
+
+
+def _series_of(header: Dataset, found: list[Series]) -> int | None:
+    """Which series a SEG refers to."""
+    uids, instances = references(header)
+    shared = [len(instances.intersection(series.sop_uids)) for series in found]
+    fitting = [at for at, series in enumerate(found) if series.uid in uids] or [at for at, n in enumerate(shared) if n]
+    if not fitting and not uids:
+        reference = str(header.get("FrameOfReferenceUID") or "")
+        fitting = [at for at, series in enumerate(found) if reference and series.frame_of_reference == reference]
+    return max(fitting, key=lambda at: shared[at]) if fitting else None

@@ -1,0 +1,5 @@
+"""`python -m medglip` is the command line."""
+
+from medglip.cli import main
+
+main()

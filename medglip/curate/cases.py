@@ -1,0 +1,333 @@
+"""What a converter takes and gives: cases in, pictures out, and the few steps that every converter shares.
+
+A converter is one file with two functions::
+
+    cases(part: Part, folder: Path) -> Iterator[Case | Reject]      cheap and deterministic: names of files, no pixels
+    convert(part: Part, case: Case) -> Iterator[Picture | VolumeRecord | Reject]
+
+``convert`` raises ``Refused`` (or any MedglipError) where the whole case cannot be used; the engine lists it in the
+rejects and goes on. It yields a ``Reject`` where one item of the case cannot.
+"""
+
+import hashlib
+import hmac
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cc3d
+import numpy as np
+
+from medglip.curate.layout import find, listed
+from medglip.curate.source import Named, Part
+from medglip.errors import MedglipError, RecordError
+from medglip.records import (
+    Box,
+    ImageRecord,
+    Intensity,
+    Keys,
+    Origin,
+    Picture,
+    Region,
+    Reject,
+    Rle,
+    Text,
+    box_of_mask,
+    identified,
+    label_tree,
+    region_phrases,
+    rle_of_crop,
+    rle_of_mask,
+)  # fmt: skip
+from medglip.store import pixel_sha256
+
+# Smallest region that is not flagged: 100 px, or 4 px on the short side (medical-data rules; nothing is dropped).
+TINY_AREA, TINY_SIDE = 100, 4
+# Components of at most this many pixels beside a larger one are traces of resampling or compression.
+SPECKLE = 3
+
+
+class Refused(MedglipError):
+    """A case, or an item of it, that cannot be used. ``reason`` is the short code that the rejects list."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One unit of work: files that belong together.
+
+    Attributes:
+        key: Unique in its part and stable over machines.
+        folder: The input folder.
+        files: Paths relative to it, by role.
+        fields: What the names of the files say.
+    """
+
+    key: str
+    folder: Path
+    files: dict[str, tuple[str, ...]]
+    fields: dict[str, str] = field(default_factory=dict)
+
+    def path(self, relative: str) -> Path:
+        """Where a file of the case lies."""
+        return self.folder / relative
+
+    def one(self, role: str) -> str:
+        """The only file of a role, relative.
+
+        Raises:
+            Refused: there is none, or more than one.
+        """
+        found = self.files.get(role, ())
+        if len(found) != 1:
+            raise Refused(
+                "missing_file" if not found else "ambiguous_file",
+                f"Case {self.key!r} has {len(found)} files of role {role!r} {list(found)[:3]}; it must have one.",
+            )
+        return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What a converter knows of one stored image beyond its pixels; see ImageRecord for every field.
+
+    Attributes:
+        searched: Concepts that were marked wherever they are in THIS image; None means the part's ``exhaustive``.
+    """
+
+    file: str = ""
+    frame: int | None = None
+    axis: str | None = None
+    slice: int | None = None
+    intensity: Intensity = Intensity()
+    affine_px_to_mm: tuple[float, ...] | None = None
+    spacing_mm: tuple[float, float] | None = None
+    spacing_source: str | None = None
+    patient: str | None = None
+    study: str | None = None
+    series: str | None = None
+    detail: dict[str, str] = field(default_factory=dict)
+    searched: tuple[str, ...] | None = None
+    texts: tuple[Text, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+def joined(part: Part, folder: Path, main: str = "image") -> Iterator[Case | Reject]:
+    """Cases made by file names: every file of role ``main``, with the files of the other roles whose names agree.
+
+    A file belongs to a case when all names that its pattern and the main pattern both remember are equal. Files of
+    another role that belong to no case are rejected as ``orphan``.
+    """
+    paths = listed(folder)
+    mains = list(find(part.files[main], paths))
+    others = {role: list(find(pattern, paths)) for role, pattern in part.files.items() if role != main}
+    index = {role: _by_shared_fields(mains, found) for role, found in others.items()}
+    used: set[str] = {entry.path for entry in mains}
+    seen: dict[str, str] = {}
+    for entry in mains:
+        key = entry.path.rsplit(".", 1)[0]
+        if key in seen:
+            yield Reject(part.source, entry.path, "duplicate_case",
+                         f"{entry.path!r} and {seen[key]!r} differ in their ending only; remove one.", key)  # fmt: skip
+            continue
+        seen[key] = entry.path
+        files: dict[str, tuple[str, ...]] = {main: (entry.path,)}
+        for role, (names, table) in index.items():
+            files[role] = tuple(table.get(tuple(entry.fields[name].lower() for name in names), ()))
+            used.update(files[role])
+        yield Case(key, folder, files, entry.fields)
+    for role, found in others.items():
+        for entry in found:
+            if entry.path not in used:
+                yield Reject(
+                    part.source, entry.path, "orphan", f"This {role} belongs to no {main}; add it or remove this."
+                )
+
+
+def _by_shared_fields(mains: list, found: list) -> tuple[list[str], dict[tuple[str, ...], list[str]]]:
+    names = sorted(set(mains[0].fields) & set(found[0].fields)) if mains and found else []
+    table: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for entry in found:
+        table[tuple(entry.fields[name].lower() for name in names)].append(entry.path)
+    return names, table
+
+
+def regions_of_mask(
+    part: Part, named: Named, mask: np.ndarray, instance: str | None = None, *, apart: bool = False
+) -> list[Region]:
+    """The regions of one label in one image.
+
+    A countable label (lesion, nucleus, polyp) gives one region a connected component (8 neighbours), any other one region
+    for all its pixels. Specks of at most 3 px beside a larger component are left out.
+
+    Args:
+        part: Where it is from.
+        named: The label.
+        mask: (H, W), non-zero inside.
+        instance: 3-D object that the mask is a cut of; then it is one region whatever its components.
+        apart: True splits any label: paired organs in a source that does not tell the sides.
+
+    Returns:
+        Regions from top to bottom; none for an empty mask.
+    """
+    if not mask.any():
+        return []
+    components = cc3d.connected_components(np.ascontiguousarray(mask != 0).astype(np.uint8), connectivity=8)
+    sizes = np.bincount(components.ravel())[1:]
+    kept = np.flatnonzero(sizes > SPECKLE) + 1 if sizes.max() > SPECKLE else np.arange(1, len(sizes) + 1)
+    if instance is not None or not (apart or label_tree()[named.label].countable):
+        merged = ("merged",) if len(kept) > 1 else ()
+        return [region_of_mask(part, named, np.isin(components, kept), instance, merged)]
+    windows = cc3d.statistics(components)["bounding_boxes"]  # nuclei and exudates come in thousands: look at each alone
+    regions = []
+    for number in kept:
+        rows, columns, *_ = windows[number]
+        crop = components[rows, columns] == number
+        box = float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)
+        rle = rle_of_crop(crop, (int(columns.start), int(rows.start)), mask.shape)
+        regions.append(region_of_box(part, named, box, mask.shape, rle))
+    return regions
+
+
+def region_of_mask(
+    part: Part, named: Named, mask: np.ndarray, instance: str | None = None, flags: tuple[str, ...] = ()
+) -> Region:
+    """One region from one non-empty mask (H, W)."""
+    box = box_of_mask(mask)
+    if box is None:
+        raise RecordError(f"A mask of {named.concept!r} is empty; a region needs at least one pixel.")
+    return region_of_box(part, named, box, mask.shape, rle_of_mask(mask), flags, instance)
+
+
+def region_of_box(
+    part: Part, named: Named, box_xyxy: Box, size_hw: Sequence[int], rle: Rle | None = None,
+    flags: tuple[str, ...] = (), instance: str | None = None,
+) -> Region:  # fmt: skip
+    """One region from a half-open pixel box, with the flags that its size and place deserve."""
+    x0, y0, x1, y1 = box_xyxy
+    area = rle.area if rle else (x1 - x0) * (y1 - y0)
+    if area < TINY_AREA or min(x1 - x0, y1 - y0) < TINY_SIDE:
+        flags = (*flags, "tiny")
+    if x0 <= 0 or y0 <= 0 or x1 >= size_hw[1] or y1 >= size_hw[0]:
+        flags = (*flags, "touches_border")
+    return Region(label=named.label, box_xyxy=box_xyxy, mask=rle, laterality=named.laterality, instance=instance,
+                  provenance=part.annotation, flags=flags)  # fmt: skip
+
+
+def clipped_box(box_xyxy: Sequence[float], size_hw: Sequence[int]) -> Box:
+    """The box inside the image.
+
+    Raises:
+        Refused: it is not finite, empty, or passes the border by more than 1 px or 1 % of the image.
+    """
+    height, width = size_hw
+    x0, y0, x1, y1 = (float(value) for value in box_xyxy)
+    slack_x, slack_y = max(1.0, 0.01 * width), max(1.0, 0.01 * height)
+    if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= x0 or y1 <= y0:
+        raise Refused("bad_box", f"The box {(x0, y0, x1, y1)} is empty or not finite; x0 < x1 and y0 < y1 are needed.")
+    if x0 < -slack_x or y0 < -slack_y or x1 > width + slack_x or y1 > height + slack_y:
+        raise Refused("box_out_of_image", f"The box {(x0, y0, x1, y1)} leaves its image of {width} x {height} pixels.")
+    box = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise Refused("box_out_of_image", f"The box {(x0, y0, x1, y1)} lies outside {width} x {height} pixels.")
+    return box
+
+
+def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region], shot: Shot = Shot()) -> Picture:
+    """Pixels and regions with all that the source and the converter know of them.
+
+    Args:
+        part: Where it is from.
+        case: The case.
+        pixels: As they will be stored: uint8 or uint16, (H, W) or (H, W, 3).
+        regions: In pixels of the stored image; phrases and ids are added here.
+        shot: What else the converter knows.
+    """
+    sha = pixel_sha256(pixels)
+    file = shot.file or case.files.get("image", next(iter(case.files.values()), ("",)))[0]
+    spacing = shot.spacing_mm or part.spacing_mm
+    patient = shot.patient or _filled(part.patient, case)
+    group = _filled(part.group, case) or patient or case.key
+    official = _filled(part.split, case)
+    key = keyed(part.source, group) or ""
+    searched = part.exhaustive if shot.searched is None else shot.searched
+    tree = label_tree()
+    texts = tuple(Text(text, "finding") for text in [_filled(part.text, case)] if text)
+    identity = "|".join(map(str, (part.source, part.name, case.key, file, shot.frame, shot.axis, shot.slice, sha)))
+    record = ImageRecord(
+        id=hashlib.sha1(identity.encode()).hexdigest()[:16],
+        sha256=sha,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        channels=1 if pixels.ndim == 2 else pixels.shape[2],
+        bits=8 * pixels.dtype.itemsize,
+        modality=part.modality,
+        modality_detail={name: _filled(text, case) or "" for name, text in part.detail.items()} | shot.detail,
+        body_region=_body_region(regions, searched),
+        origin=Origin(part.source, file, case.key, shot.frame, shot.axis, shot.slice),
+        licence=part.licence,
+        affine_px_to_mm=shot.affine_px_to_mm,
+        spacing_mm=spacing,
+        spacing_source=shot.spacing_source or ("source" if spacing else None),
+        intensity=replace(shot.intensity, unit="rgb") if pixels.ndim == 3 else shot.intensity,
+        keys=Keys(keyed(part.source, patient), keyed(part.source, shot.study), keyed(part.source, shot.series)),
+        group=key,
+        split=part.split_words.get(official, official) if official else hash_split(key),
+        split_source="official" if official else "hash",
+        regions=tuple(replace(r, phrases=region_phrases(r, tree, spacing)) for r in regions),
+        absent=absent_concepts(regions, searched),
+        exhaustive=tuple(searched),
+        texts=texts + shot.texts,
+        flags=shot.flags,
+    )
+    return Picture(identified(record), pixels)
+
+
+def absent_concepts(regions: Sequence[Region], searched: Sequence[str]) -> tuple[str, ...]:
+    """Of the concepts searched for, those that no region shows, not even under a wider or narrower name."""
+    tree = label_tree()
+    shown = {region.concept for region in regions}
+    return tuple(c for c in searched if not any(tree.covers(c, s) or tree.covers(s, c) for s in shown))
+
+
+def hash_split(group: str) -> str:
+    """Split of a group, the same wherever and whenever it is asked: 80 % train, 10 % val, 10 % test.
+
+    Source: the first 32 bits of SHA-256 as a fraction of 1.
+    """
+    share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:4], "big") / 2**32
+    return "train" if share < 0.8 else "val" if share < 0.9 else "test"
+
+
+def keyed(source: str, raw: str | None) -> str | None:
+    """Keyed hash of an id, 16 hex digits. The key is the environment's MEDGLIP_KEY; set your own for private patients."""
+    if not raw:
+        return None
+    key = os.environ.get("MEDGLIP_KEY", "medglip public data").encode()
+    return hmac.new(key, f"{source}|{raw}".encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _filled(template: str | None, case: Case) -> str | None:
+    if template is None:
+        return None
+    try:
+        return template.format_map(case.fields).strip() or None
+    except KeyError as error:
+        raise Refused(
+            "missing_field", f"The template {template!r} names {error}, which case {case.key!r} lacks."
+        ) from error
+
+
+def _body_region(regions: Sequence[Region], searched: Sequence[str]) -> str | None:
+    """The body region of most regions; without regions, of the concepts searched for, where it is one."""
+    tree = label_tree()
+    found = [tree.body_region(region.label) for region in regions]
+    if found:
+        return max(sorted(set(found)), key=found.count)
+    searched_in = {tree.body_region(tree.split(concept)[0]) for concept in searched}
+    return searched_in.pop() if len(searched_in) == 1 else None

@@ -1,0 +1,247 @@
+"""A source described in TOML: what a public or private data set is, and how its files become records.
+
+One file ``datasets/<name>.toml`` a source; no Python. Grammar (everything not marked required may be left out)::
+
+    name = "us_busi"                 # required; letters, digits, _
+    title = "..."                    # required
+    licence = "CC-BY-4.0"            # required: SPDX id or text; on every record
+    page = "https://..."
+    citation = "..."
+    access = "open"                  # open | registration | agreement | credentialed
+    annotation = "human"             # human | machine | synthetic: who marked the regions
+    lineage = ["nih_chestxray14"]    # sources that share images with this one
+    known_defects = ["..."]
+
+    [expected]                       # counts of the whole published set; a partial copy converts, with a note
+    images = 780
+
+    [[part]]                         # required, one or more: files read the same way
+    name = "slices"                  # default: the converter's name
+    converter = "mask_images"        # required: a file in converters/
+    modality = "ultrasound"          # required: one of medglip.records.MODALITIES
+    detail = { view = "{view}" }     # modality_detail; may use the names that patterns remember
+    exhaustive = ["breast tumor"]    # labels marked wherever they are, so that an image without one is a true negative;
+                                     # "all" for every label below
+    spacing_mm = [0.2, 0.2]          # (row, column), only where the source documents it
+    patient = "{case}"               # template of the patient's id; without it every case is its own patient
+    group = "{lesion}"               # template of what else must not be split apart
+    split = "{split}"                # official split: a field, or a fixed word
+    split_words = { training = "train", testing = "test" }
+    text = "..."                     # template of a text of kind "finding"
+
+    [part.files]                     # patterns by role, see medglip.curate.layout; the roles are the converter's
+    image = "{class}/{case}.png"
+    mask = "{class}/{case}_mask*.png"
+
+    [part.options]                   # the converter's; its docstring lists them
+
+    [part.labels]                    # raw label -> label of the tree (id, name or synonym, with its side), or "skip"
+    "255" = "breast tumor"
+
+    [part.labels_by_name]            # instead of, or beside, a table: raw labels are looked up in the tree as they are
+    enabled = true
+"""
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medglip.errors import SourceError
+from medglip.records import MODALITIES, Laterality, concept_of, label_tree
+from medglip.shelf import shelf
+
+SKIP = "skip"
+_ACCESS = ("open", "registration", "agreement", "credentialed")
+_ANNOTATION = ("human", "machine", "synthetic")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A raw label resolved: id in the label tree, and the patient's side where the label says it."""
+
+    label: str
+    laterality: Laterality = None
+
+    @property
+    def concept(self) -> str:
+        """``label`` or ``label@side``."""
+        return concept_of(self.label, self.laterality)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of a source that are read the same way; see the grammar above for every field."""
+
+    name: str
+    converter: str
+    modality: str
+    source: str
+    licence: str
+    annotation: str
+    files: dict[str, str]
+    labels: dict[str, Named | None]
+    by_name: bool = False
+    exhaustive: tuple[str, ...] = ()
+    detail: dict[str, str] = field(default_factory=dict)
+    spacing_mm: tuple[float, float] | None = None
+    patient: str | None = None
+    group: str | None = None
+    split: str | None = None
+    split_words: dict[str, str] = field(default_factory=dict)
+    text: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def named(self, raw: str, where: str) -> Named | None:
+        """What a raw label means; None where the source says to skip it.
+
+        Args:
+            raw: The label as the source writes it.
+            where: File (and row) in which it stands, for the error.
+
+        Raises:
+            SourceError: neither the part's table nor, with ``labels_by_name``, the tree knows it.
+        """
+        if raw in self.labels:
+            return self.labels[raw]
+        if self.by_name:
+            try:
+                return Named(*label_tree().resolve(raw))
+            except SourceError as error:
+                raise SourceError(f"datasets/{self.source}.toml: {where}: {error}") from error
+        near = get_close_matches(raw, self.labels, n=3, cutoff=0.0)
+        raise SourceError(
+            f"datasets/{self.source}.toml: the label {raw!r} ({where}) has no entry in [part.labels] of {self.name!r}."
+            f' Nearest known: {", ".join(map(repr, near))}. Add the entry, or write "{raw}" = "{SKIP}" to leave it out.'
+        )
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """One of the converter's options."""
+        return self.options.get(name, default)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source data set, as its TOML describes it."""
+
+    name: str
+    title: str
+    licence: str
+    parts: tuple[Part, ...]
+    page: str = ""
+    citation: str = ""
+    access: str = "open"
+    annotation: str = "human"
+    lineage: tuple[str, ...] = ()
+    known_defects: tuple[str, ...] = ()
+    expected: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """Its modalities, sorted."""
+        return tuple(sorted({part.modality for part in self.parts}))
+
+    @cached_property
+    def concepts(self) -> tuple[str, ...]:
+        """The concepts that its tables name, sorted."""
+        return tuple(sorted({named.concept for part in self.parts for named in part.labels.values() if named}))
+
+
+def source_names() -> tuple[str, ...]:
+    """Names of the sources that medglip knows, sorted."""
+    return tuple(sorted(path.stem for path in shelf("datasets").glob("*.toml")))
+
+
+def load_source(name_or_path: str | Path) -> Source:
+    """The source of that name in ``datasets/``, or described by the TOML at that path.
+
+    Raises:
+        SourceError: there is none, its TOML is not well formed, or a label, modality or converter is unknown.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = shelf("datasets") / f"{name_or_path}.toml"
+        if not path.is_file():
+            near = get_close_matches(str(name_or_path), source_names(), n=3, cutoff=0.3)
+            raise SourceError(
+                f"There is no source {str(name_or_path)!r}; nearest known: {', '.join(near) or 'none'}."
+                " `medglip sources` lists all; or give the path of a TOML of your own."
+            )
+    try:
+        text = path.read_bytes()
+        data = tomllib.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise SourceError(f"The source {str(path)!r} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"The source {str(path)!r} is not well-formed TOML: {error}.") from error
+    return _source(data, path, hashlib.sha256(text).hexdigest())
+
+
+def _source(data: dict[str, Any], path: Path, digest: str) -> Source:
+    where = f"datasets/{path.name}"
+    _known(data, {"name", "title", "licence", "page", "citation", "access", "annotation", "lineage", "known_defects",
+                  "expected", "part"}, where)  # fmt: skip
+    for key in ("name", "title", "licence", "part"):
+        if not data.get(key):
+            raise SourceError(f"{where}: {key!r} is missing or empty; it is required.")
+    if not re.fullmatch(r"[a-z0-9_]+", data["name"]):
+        raise SourceError(f"{where}: name is {data['name']!r}; allowed: lower-case letters, digits and _.")
+    _one_of(data.get("access", "open"), _ACCESS, f"{where}: access")
+    annotation = _one_of(data.get("annotation", "human"), _ANNOTATION, f"{where}: annotation")
+    parts = tuple(_part(entry, data, annotation, f"{where} part {n}") for n, entry in enumerate(data["part"], 1))
+    return Source(
+        name=data["name"], title=data["title"], licence=data["licence"], parts=parts, page=data.get("page", ""),
+        citation=data.get("citation", ""), access=data.get("access", "open"), annotation=annotation,
+        lineage=tuple(data.get("lineage", ())), known_defects=tuple(data.get("known_defects", ())),
+        expected=dict(data.get("expected", {})), digest=digest,
+    )  # fmt: skip
+
+
+def _part(entry: dict[str, Any], data: dict[str, Any], annotation: str, where: str) -> Part:
+    _known(entry, {"name", "converter", "modality", "detail", "exhaustive", "spacing_mm", "patient", "group", "split",
+                   "split_words", "text", "files", "options", "labels", "labels_by_name"}, where)  # fmt: skip
+    for key in ("converter", "modality", "files"):
+        if not entry.get(key):
+            raise SourceError(f"{where}: {key!r} is missing or empty; it is required.")
+    labels = {str(raw): _resolved(text, where) for raw, text in entry.get("labels", {}).items()}
+    by_name = bool(entry.get("labels_by_name", {}).get("enabled", False))
+    exhaustive = entry.get("exhaustive", ())
+    concepts = (
+        {named.concept for named in labels.values() if named}
+        if exhaustive == "all"
+        else {named.concept for text in exhaustive if (named := _resolved(text, where))}
+    )
+    return Part(
+        name=entry.get("name", entry["converter"]), converter=entry["converter"],
+        modality=_one_of(entry["modality"], MODALITIES, f"{where}: modality"), source=data["name"],
+        licence=data["licence"], annotation=annotation, files=dict(entry["files"]), labels=labels, by_name=by_name,
+        exhaustive=tuple(sorted(concepts)), detail=dict(entry.get("detail", {})),
+        spacing_mm=tuple(entry["spacing_mm"]) if "spacing_mm" in entry else None,
+        patient=entry.get("patient"), group=entry.get("group"), split=entry.get("split"),
+        split_words=dict(entry.get("split_words", {})), text=entry.get("text"), options=dict(entry.get("options", {})),
+    )  # fmt: skip
+
+
+def _resolved(text: str, where: str) -> Named | None:
+    if text == SKIP:
+        return None
+    try:
+        return Named(*label_tree().resolve(text))
+    except SourceError as error:
+        raise SourceError(f"{where}: {error}") from error
+
+
+def _known(entry: dict[str, Any], allowed: set[str], where: str) -> None:
+    if extra := sorted(set(entry) - allowed):
+        raise SourceError(f"{where}: unknown key {extra[0]!r}; allowed: {', '.join(sorted(allowed))}.")
+
+
+def _one_of(value: str, allowed: tuple[str, ...], where: str) -> str:
+    if value not in allowed:
+        raise SourceError(f"{where} is {value!r}; allowed: {', '.join(allowed)}.")
+    return value

@@ -1,0 +1,1 @@
+"""What leaves medglip: overlays and pages. Knows scenes, reports and figures; trains nothing."""

@@ -1,0 +1,1 @@
+"""Pixels with geometry: files and series as values, volumes cut into slices. Knows nothing of labels or datasets."""

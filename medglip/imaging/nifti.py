@@ -1,0 +1,204 @@
+"""Volume files: NIfTI and MGH through nibabel, NRRD and MetaImage through SimpleITK. Knows no labels and no DICOM.
+
+World coordinates are LPS+ mm everywhere in medglip; NIfTI's RAS+ is flipped once, here.
+"""
+
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+
+from medglip.errors import InputError
+from medglip.imaging.volume import Volume, spacing_of_affine
+
+NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mgh")
+ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_BROKEN = (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, KeyError, zlib.error)
+
+
+def read_volume(path: Path, *, modality: str = "other", index: int | None = None) -> Volume:
+    """An image volume from a NIfTI, MGH, NRRD or MetaImage file, by its ending.
+
+    Args:
+        path: The file.
+        modality: One of ``medglip.records.MODALITIES``; ``ct`` means Hounsfield units.
+        index: Which volume of a file of four dimensions.
+
+    Raises:
+        InputError: the file is missing, broken, of another kind, or has four dimensions and ``index`` is None.
+    """
+    volume = read_itk(path, index=index) if is_itk(path) else read_nifti(path, index=index)
+    return _with_unit(volume, modality)
+
+
+def read_labels(path: Path, *, index: int | None = None) -> Volume:
+    """A label volume: as ``read_volume``, with integer voxels.
+
+    Raises:
+        InputError: as ``read_volume``, or a voxel is further than 0.001 from an integer.
+    """
+    volume = read_itk(path, index=index) if is_itk(path) else read_nifti(path, index=index)
+    voxels = volume.voxels
+    if voxels.ndim != 3:
+        raise InputError(f"Label volume {path.name!r} holds colours; allowed: one integer a voxel.")
+    if voxels.dtype.kind == "f":
+        whole = np.rint(voxels)
+        if not np.isfinite(voxels).all() or np.abs(voxels - whole).max(initial=0.0) > 1e-3:
+            odd = float(voxels.reshape(-1)[np.abs(voxels - whole).argmax()])
+            raise InputError(f"Label volume {path.name!r} holds values such as {odd!r}; allowed: integers.")
+        # Signed 32 bit: never uint8 before the largest label has been seen.
+        return replace(volume, voxels=whole.astype(np.int32))
+    return volume
+
+
+def is_volume_file(path: Path | str) -> bool:
+    """Whether the name ends as a volume file that this module reads."""
+    return str(path).lower().endswith(NIFTI_ENDINGS + ITK_ENDINGS)
+
+
+def is_itk(path: Path) -> bool:
+    """Whether the name ends as NRRD or MetaImage."""
+    return path.name.lower().endswith(ITK_ENDINGS)
+
+
+def read_nifti(path: Path, *, index: int | None = None) -> Volume:
+    """Voxels and affine of a NIfTI-1, NIfTI-2 or MGH file; scaling applied, world flipped from RAS+ to LPS+.
+
+    Raises:
+        InputError: the file is missing or broken, or has four dimensions and ``index`` is None.
+    """
+    try:
+        image = nibabel.load(path)
+        if not isinstance(image, SpatialImage):
+            raise InputError(f"Volume {path.name!r} is a {type(image).__name__}; allowed: an image on a voxel grid.")
+        array = np.asarray(_one_volume(image.dataobj, path.name, index))
+        affine, spacing, checks = _nifti_geometry(image)
+    except FileNotFoundError as error:
+        raise InputError(f"Volume {str(path)!r} is not there (or a file that belongs to it).") from error
+    except _BROKEN as error:
+        raise InputError(f"Volume {path.name!r} cannot be read, it is broken or cut off: {error}.") from error
+    if array.dtype.names:  # RGB or RGBA voxels: alpha is dropped
+        array = np.stack([array[channel] for channel in ("R", "G", "B")], axis=-1)
+    array = array.transpose(2, 1, 0, *range(3, array.ndim))
+    flags = ("orientation_unknown",) if affine is None else ()
+    return _finite(Volume(array, affine, spacing, checks=checks, flags=flags), path.name)
+
+
+def read_itk(path: Path, *, index: int | None = None) -> Volume:
+    """Voxels and affine of an NRRD or MetaImage file.
+
+    Raises:
+        InputError: the file is missing or broken, or holds several volumes and ``index`` is None.
+    """
+    import SimpleITK
+
+    if not path.is_file():
+        raise InputError(f"Volume {str(path)!r} is not there.")
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        image = SimpleITK.ReadImage(str(path))
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"Volume {path.name!r} cannot be read, it is broken or cut off: {reason}") from error
+    array, dimension = SimpleITK.GetArrayFromImage(image), image.GetDimension()
+    if dimension == 2:
+        array = array[None]
+    if dimension == 4:
+        array = _one_volume(array.T, path.name, index).T
+    elif array.ndim == 4 and not (array.dtype == np.uint8 and array.shape[-1] == 3):
+        array = _one_volume(array, path.name, index)
+    # ITK invents a pitch of 1 mm where the header names none.
+    if dimension == 2 or not any(word in head for word in (b"space directions", b"spacings", b"ElementSpacing")):
+        return _finite(Volume(array, flags=("orientation_unknown",)), path.name)
+    affine = np.eye(4)
+    directions = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
+    affine[:3, :3] = directions * np.array(image.GetSpacing()[:3])
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return _finite(Volume(array, affine, spacing_of_affine(affine)), path.name)
+
+
+def _one_volume(data: Any, name: str, index: int | None) -> Any:
+    """The three-dimensional part (I, J, K) of an array or nibabel proxy that may have more or fewer dimensions."""
+    shape = tuple(data.shape)
+    if len(shape) < 2 or 0 in shape:
+        raise InputError(f"Volume {name!r} has the shape {shape}; allowed: three dimensions, none of them empty.")
+    if len(shape) == 2:
+        return np.asarray(data)[:, :, None]
+    count = int(np.prod(shape[3:]))
+    if count == 1:
+        index = 0
+    if index is None:
+        raise InputError(f"Volume {name!r} holds {count} volumes, shape {shape}; allowed: one; name which one by its index.")
+    if not 0 <= index < count:
+        raise InputError(f"Volume {name!r} holds {count} volumes; found index {index}; allowed: 0 to {count - 1}.")
+    return data[(..., *np.unravel_index(index, shape[3:], order="F"))] if len(shape) > 3 else data
+
+
+def _nifti_geometry(
+    image: SpatialImage,
+) -> tuple[np.ndarray | None, tuple[float, float, float] | None, dict[str, str]]:
+    """Affine to LPS+ (sform if it is coded and valid, else qform), spacing and checks.
+
+    Without either code the pitch is known, but not where the patient's left is: no affine.
+    """
+    zooms = [float(zoom) for zoom in image.header.get_zooms()[:3]]
+    zooms += [1.0] * (3 - len(zooms))
+    spacing = (zooms[2], zooms[1], zooms[0]) if all(np.isfinite(zooms)) and min(zooms) > 0 else None
+    checks: dict[str, str] = {}
+    if isinstance(image, nibabel.MGHImage):
+        affine = image.affine
+    elif isinstance(image, nibabel.Nifti1Pair):
+        sform, sform_code = image.get_sform(coded=True)
+        qform, qform_code = image.get_qform(coded=True)
+        usable = [form for form, code in ((sform, sform_code), (qform, qform_code)) if code > 0 and _invertible(form)]
+        if len(usable) == 2 and np.abs(usable[0] - usable[1]).max() > 1e-3:
+            checks["sform_qform"] = "differ"
+        affine = usable[0] if usable else None
+    else:
+        affine = None
+    if affine is None:
+        return None, spacing, checks
+    affine = _RAS_TO_LPS @ np.asarray(affine, dtype=np.float64)
+    return affine, spacing_of_affine(affine), checks
+
+
+def _invertible(form: np.ndarray | None) -> bool:
+    return form is not None and bool(np.isfinite(form).all()) and abs(np.linalg.det(form[:3, :3])) > 1e-9
+
+
+def _finite(volume: Volume, name: str) -> Volume:
+    """The volume in the machine's byte order, floats as 32 bit, with NaN and infinity filled by the lowest value."""
+    voxels = volume.voxels
+    if voxels.dtype.kind not in "buif":
+        raise InputError(f"Volume {name!r} holds numbers of type {voxels.dtype}; allowed: integers, floats, RGB.")
+    if voxels.dtype.kind == "b":
+        return replace(volume, voxels=voxels.astype(np.uint8))
+    if voxels.dtype.kind != "f":
+        return replace(volume, voxels=voxels.astype(voxels.dtype.newbyteorder("="), copy=False))
+    voxels = voxels.astype(np.float32)
+    good = np.isfinite(voxels)
+    if good.all():
+        return replace(volume, voxels=voxels)
+    if not good.any():
+        raise InputError(f"Volume {name!r} holds no finite number; there is nothing to show.")
+    voxels[~good] = voxels[good].min()
+    return replace(volume, voxels=voxels, checks=volume.checks | {"not_finite_filled": str(int((~good).sum()))})
+
+
+def _with_unit(volume: Volume, modality: str) -> Volume:
+    if volume.voxels.ndim == 4:
+        return replace(volume, unit="rgb")
+    if modality != "ct":
+        return volume
+    # A CT always holds air or fat; without anything below water these are not Hounsfield units.
+    if volume.voxels.min() >= 0:
+        return replace(volume, flags=(*volume.flags, "not_hu"))
+    return replace(volume, unit="HU")

@@ -1,0 +1,225 @@
+"""What a grounder says of an image, concept by concept, with nothing decided yet. Knows no questions and no words.
+
+An observation is the raw material of scenes (after thresholds) and of answers (which weigh it themselves). One pass of
+the grounder an image is enough for any number of questions.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medglip.errors import InputError, ModelError
+from medglip.language.bands import Bands, best_score, calibrate
+from medglip.language.places import box_iou
+from medglip.language.scene import Scene, scene_of_regions
+from medglip.language.view import ImageView, view_of_record
+from medglip.records import ImageRecord, LabelTree, Region, label_tree
+
+if TYPE_CHECKING:
+    from medglip.predict import Grounder
+    from medglip.store import Dataset
+    from medglip.store.divided import Divided
+
+FOLDER = "language"
+VOCABULARY_FILE = "vocabulary.json"
+# Boxes kept a concept and score from which; a scene's own threshold is higher and calibrated.
+_MOST_PER_CONCEPT, _LEAST_SCORE, _BATCH = 6, 0.05, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Regions and presences of one image.
+
+    Attributes:
+        view: The picture.
+        regions: Of any score, by falling score, with ids.
+        presence: Probability of every concept that was searched for.
+        image_id: Id of the record, or empty.
+    """
+
+    view: ImageView
+    regions: tuple[Region, ...] = ()
+    presence: Mapping[str, float] = field(default_factory=dict)
+    image_id: str = ""
+
+    def scene(self, bands: Bands, tree: LabelTree | None = None) -> Scene:
+        """The scene that these bands make of it."""
+        return scene_of_regions(self.regions, self.presence, self.view, bands, tree, self.image_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Concepts to search for in an image of a modality: those that the training images of it know."""
+
+    concepts: Mapping[str, tuple[str, ...]]
+
+    def of(self, modality: str | None) -> tuple[str, ...]:
+        """Concepts of a modality; of all where it is unknown or was never trained."""
+        everything = sorted({concept for many in self.concepts.values() for concept in many})
+        return self.concepts.get(modality or "", tuple(everything))
+
+    def save(self, folder: Path) -> None:
+        """Write ``vocabulary.json``."""
+        (folder / VOCABULARY_FILE).write_text(json.dumps(dict(self.concepts), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        """Read ``vocabulary.json``.
+
+        Raises:
+            ModelError: the file is missing or damaged.
+        """
+        path = folder / VOCABULARY_FILE
+        try:
+            plain: dict[str, Any] = json.loads(path.read_text())
+            return cls({modality: tuple(concepts) for modality, concepts in plain.items()})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} does not list what to search for ({error}); train the language part again.") from error
+
+
+def vocabulary_of(records: Iterable[ImageRecord]) -> Vocabulary:
+    """Concepts that records mark or call absent, by modality."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        known[record.modality] |= {region.concept for region in record.regions} | set(record.absent)
+    return Vocabulary({modality: tuple(sorted(concepts)) for modality, concepts in sorted(known.items()) if concepts})
+
+
+def observe(grounder: "Grounder", image: np.ndarray, view: ImageView, vocabulary: Vocabulary) -> Observation:
+    """What the grounder says of one image.
+
+    Args:
+        grounder: A trained model.
+        image: (H, W) or (H, W, 3) uint8, windowed for display.
+        view: Facts of the picture; its modality conditions the model.
+        vocabulary: What to search for.
+    """
+    return _observe_many(grounder, [image], [view], [""], vocabulary)[0]
+
+
+def observe_dataset(
+    grounder: "Grounder",
+    dataset: "Dataset | Divided",
+    vocabulary: Vocabulary,
+    split: str | None = None,
+    progress: Callable[..., None] | None = None,
+) -> dict[str, Observation]:
+    """What the grounder says of every image of a dataset, by image id; one pass an image.
+
+    Args:
+        grounder: A trained model.
+        dataset: An open dataset.
+        vocabulary: What to search for.
+        split: One split, or None for all.
+        progress: Called as ``progress(done, total)``.
+    """
+    ids = list(dataset.ids(split))
+    found: dict[str, Observation] = {}
+    for start in range(0, len(ids), _BATCH):
+        batch = ids[start : start + _BATCH]
+        images = [dataset.display(image_id) for image_id in batch]
+        views = [view_of_record(dataset.record(image_id)) for image_id in batch]
+        found.update(zip(batch, _observe_many(grounder, images, views, batch, vocabulary), strict=True))
+        if progress is not None:
+            progress(len(found), len(ids))
+    return found
+
+
+def observation_of_record(record: ImageRecord) -> Observation:
+    """What a perfect grounder would say: the record's regions with presence 1, its absent concepts with presence 0."""
+    presence = {region.concept: 1.0 for region in record.regions} | dict.fromkeys(record.absent, 0.0)
+    return Observation(view_of_record(record), record.regions, presence, record.id)
+
+
+def calibrated_bands(
+    records: Iterable[ImageRecord],
+    observations: Mapping[str, Observation],
+    deniable: Iterable[str],
+    target: float = 0.9,
+) -> Bands:
+    """Bands of a report, from validation images: their truth and what the grounder says of them.
+
+    Args:
+        records: Truth of validation images; those without an observation are left out.
+        observations: By image id.
+        deniable: Concepts that training images were searched for.
+        target: Share of assertions and denials that must hold.
+    """
+    values, truth, scores, hits, marked = [], [], [], [], 0
+    for record in records:
+        seen = observations.get(record.id)
+        if seen is None:
+            continue
+        there = {region.concept for region in record.regions}
+        for concept in sorted((there | set(record.absent)).intersection(seen.presence)):
+            values.append(seen.presence[concept])
+            truth.append(concept in there)
+        marked += sum(region.concept in seen.presence for region in record.regions)
+        for region, hit in matched(seen.regions, record.regions):
+            if region.concept in there:
+                scores.append(region.score or 0.0)
+                hits.append(hit is not None)
+    return calibrate(values, truth, deniable, best_score(scores, hits, marked), target)
+
+
+def matched(regions: Sequence[Region], truth: Sequence[Region], iou: float = 0.5) -> list[tuple[Region, Region | None]]:
+    """Each predicted region, by falling score, with the true one of its concept that it finds; each true one once."""
+    free = list(truth)
+    pairs: list[tuple[Region, Region | None]] = []
+    for region in sorted(regions, key=lambda r: -(r.score or 0.0)):
+        alike = [other for other in free if other.concept == region.concept]
+        best = max(alike, key=lambda other: box_iou(region.box_xyxy, other.box_xyxy), default=None)
+        if best is not None and box_iou(region.box_xyxy, best.box_xyxy) >= iou:
+            free.remove(best)
+            pairs.append((region, best))
+        else:
+            pairs.append((region, None))
+    return pairs
+
+
+def deniable_of(records: Iterable[ImageRecord]) -> frozenset[str]:
+    """Concepts that records call absent or mark exhaustively: the only ones that may ever be denied."""
+    return frozenset(concept for record in records for concept in (*record.absent, *record.exhaustive))
+
+
+def _observe_many(
+    grounder: "Grounder",
+    images: Sequence[np.ndarray],
+    views: Sequence[ImageView],
+    ids: Sequence[str],
+    vocabulary: Vocabulary,
+) -> list[Observation]:
+    tree = label_tree()
+    concepts = [vocabulary.of(view.modality) for view in views]
+    if not all(concepts):
+        raise InputError("The language part's vocabulary is empty; train it on images with regions or absent labels.")
+    phrases = [[tree.concept_name(concept) for concept in asked] for asked in concepts]
+    answers = grounder.answer(images, phrases, [view.modality for view in views])
+    seen = []
+    for view, image_id, asked, answer in zip(views, ids, concepts, answers, strict=True):
+        found: list[Region] = []
+        for place, concept in enumerate(asked):
+            pairs = zip(answer.boxes[place], answer.scores[place], strict=True)
+            good = [(box, score) for box, score in pairs if score >= _LEAST_SCORE][:_MOST_PER_CONCEPT]
+            found += filter(None, (_region(concept, box, float(score), view, tree) for box, score in good))
+        found.sort(key=lambda region: -(region.score or 0.0))
+        named = tuple(replace(region, id=f"R{number}") for number, region in enumerate(found, start=1))
+        presence = {concept: float(value) for concept, value in zip(asked, answer.presence, strict=True)}
+        seen.append(Observation(view, named, presence, image_id))
+    return seen
+
+
+def _region(concept: str, box: np.ndarray, score: float, view: ImageView, tree: LabelTree) -> Region | None:
+    """A predicted region clipped to the image; None where nothing is left."""
+    x0, y0, x1, y1 = (round(float(edge), 2) for edge in box)
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(view.width)), min(y1, float(view.height))
+    if x1 - x0 < 0.5 or y1 - y0 < 0.5:
+        return None
+    label, side = tree.split(concept)
+    return Region(label=label, box_xyxy=(x0, y0, x1, y1), laterality=side,
+                  score=round(min(1.0, score), 4), provenance="predicted")  # fmt: skip

@@ -1,0 +1,117 @@
+"""Checkpoints: a folder with ``model.safetensors`` and ``config.json``. Knows no training loop.
+
+``config.json`` says what the model is, which concepts and modalities it was trained on, and its thresholds. Frozen
+MiniLM weights are not in it: their hash is pinned in the code.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from medglip.errors import ModelError
+from medglip.model.config import Config, load_config
+from medglip.model.dense import MedGLIP, build_model
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        config: The configuration that the model was built from.
+        concepts: Concepts of the training regions, sorted.
+        modalities: Modalities of the training images, sorted.
+        score_threshold: Boxes below are not shown.
+        presence_threshold: Phrases below are called absent.
+        trained: ``steps``, ``images``, ``sources`` and what else the training wants to be known.
+        format: Version of this layout.
+    """
+
+    config: Config
+    concepts: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    score_threshold: float = 0.3
+    presence_threshold: float = 0.5
+    trained: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def save_checkpoint(folder: Path, state: dict[str, torch.Tensor], info: CheckpointInfo) -> Path:
+    """Write a checkpoint; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(plain, folder / "model.safetensors.new")
+    os.replace(folder / "model.safetensors.new", folder / "model.safetensors")
+    text = json.dumps(asdict(info), indent=1, sort_keys=True) + "\n"
+    (folder / "config.json.new").write_text(text, encoding="utf-8")
+    os.replace(folder / "config.json.new", folder / "config.json")
+    return folder
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """What the checkpoint says of itself.
+
+    Raises:
+        ModelError: it is not a checkpoint folder, or of another version.
+    """
+    path = folder / "config.json"
+    if not path.is_file() or not (folder / "model.safetensors").is_file():
+        raise ModelError(
+            f"Checkpoint {folder}: needs config.json and model.safetensors; give the folder that training printed."
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["concepts"], raw["modalities"] = tuple(raw["concepts"]), tuple(raw["modalities"])
+        raw["config"] = load_config(raw["config"])
+        found = raw.get("format")
+        if found == FORMAT:
+            return CheckpointInfo(**raw)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"Checkpoint {path} is damaged: {error!r}; train again or fetch it again.") from error
+    raise ModelError(f"Checkpoint {path} is of format {found!r}; this medglip reads {FORMAT}.")
+
+
+def load_checkpoint(folder: str | Path) -> tuple[MedGLIP, CheckpointInfo]:
+    """The model, in evaluation mode on the CPU, and what the checkpoint says of itself.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the weights do not fit the configuration.
+    """
+    info = read_info(Path(folder))
+    model = build_model(info.config, pretrained=False)
+    load_weights(model, Path(folder))
+    return model.eval(), info
+
+
+def load_weights(model: MedGLIP, folder: Path) -> None:
+    """Read a checkpoint's weights into a model of the same shape.
+
+    Raises:
+        ModelError: the file is damaged, or names and shapes differ.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise ModelError(f"Checkpoint {folder}: model.safetensors is missing; give the folder that training printed.")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"Checkpoint {path} is damaged: {error}; train again or fetch it again.") from error
+    own = model.state_dict()
+    wrong = sorted(set(state) ^ set(own)) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        name = wrong[0]
+        found = tuple(state[name].shape) if name in state else "nothing"
+        wanted = tuple(own[name].shape) if name in own else "nothing"
+        raise ModelError(
+            f"Checkpoint {folder} does not fit the configuration: {name!r} is {found} there, {wanted} here "
+            f"({len(wrong)} differ); use the configuration that it was trained with."
+        )
+    model.load_state_dict(state)

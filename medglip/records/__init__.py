@@ -1,0 +1,61 @@
+"""The currency of medglip: records, masks, the label tree and phrases. No files are read here but the label tree's."""
+
+from medglip.records.labels import Label, LabelTree, label_tree, read_labels
+from medglip.records.masks import Rle, box_of_mask, rle_of_crop, rle_of_mask
+from medglip.records.phrases import concept_phrases, diameter_mm, region_phrases
+from medglip.records.picture import Picture
+from medglip.records.record import (
+    LATERALITIES,
+    MODALITIES,
+    PHRASE_KINDS,
+    SPLITS,
+    TEXT_KINDS,
+    Box,
+    ImageRecord,
+    Instance,
+    Intensity,
+    Keys,
+    Laterality,
+    Origin,
+    Phrase,
+    Region,
+    Reject,
+    Text,
+    VolumeRecord,
+    concept_of,
+    identified,
+)
+
+__all__ = [
+    "LATERALITIES",
+    "MODALITIES",
+    "PHRASE_KINDS",
+    "SPLITS",
+    "TEXT_KINDS",
+    "Box",
+    "ImageRecord",
+    "Instance",
+    "Intensity",
+    "Keys",
+    "Label",
+    "LabelTree",
+    "Laterality",
+    "Origin",
+    "Phrase",
+    "Picture",
+    "Region",
+    "Reject",
+    "Rle",
+    "Text",
+    "VolumeRecord",
+    "box_of_mask",
+    "concept_of",
+    "concept_phrases",
+    "diameter_mm",
+    "identified",
+    "label_tree",
+    "read_labels",
+    "region_phrases",
+    "rle_of_crop",
+    "rle_of_mask",
+]

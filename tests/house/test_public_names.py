@@ -1,0 +1,24 @@
+"""The public surface: names that others build on, pinned."""
+
+import subprocess
+
+import medglip
+
+
+def test_public_names():
+    assert medglip.__all__ == sorted(
+        ["Grounder", "Reporter", "VQA", "__version__", "convert", "label_tree", "load_source", "open"]
+    )
+    for name in medglip.__all__:
+        assert getattr(medglip, name) is not None
+
+
+def test_unknown_name_is_an_attribute_error():
+    assert not hasattr(medglip, "nothing_of_that_name")
+
+
+def test_command_line_names(medglip_command):
+    listed = subprocess.run([*medglip_command, "--help"], capture_output=True, text=True, check=True).stdout
+    for command in ("demo", "phantom", "sources", "inspect", "convert", "validate", "stats", "preview", "train",
+                    "evaluate", "ground", "ask", "report"):  # fmt: skip
+        assert command in listed, f"medglip --help does not list {command}"

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from PIL import Image
+
+from medglip.errors import InputError
+from medglip.imaging.raster import read_mask_raster, read_raster
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.integers(0, 256, (5, 7), dtype=np.uint8)
+COLOUR = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp", "gif"])
+def test_lossless_formats_give_the_pixels_back(tmp_path: Path, ending: str) -> None:
+    Image.fromarray(GREY).save(tmp_path / f"grey.{ending}")
+    assert np.array_equal(read_raster(tmp_path / f"grey.{ending}"), GREY)
+    if ending != "gif":
+        Image.fromarray(COLOUR).save(tmp_path / f"colour.{ending}")
+        assert np.array_equal(read_raster(tmp_path / f"colour.{ending}"), COLOUR)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_sixteen_bits_are_kept(tmp_path: Path, ending: str) -> None:
+    deep = RANDOM.integers(0, 65536, (5, 7), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / f"deep.{ending}")
+    back = read_raster(tmp_path / f"deep.{ending}")
+    assert back.dtype == np.uint16
+    assert np.array_equal(back, deep)
+    deep_colour = RANDOM.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    image = SimpleITK.GetImageFromArray(deep_colour, isVector=True)
+    SimpleITK.WriteImage(image, str(tmp_path / f"colour.{ending}"))
+    assert np.array_equal(read_raster(tmp_path / f"colour.{ending}"), deep_colour)
+
+
+def test_exif_orientation_is_applied_to_image_and_mask(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to the right
+    Image.fromarray(GREY).save(tmp_path / "turned.png", exif=exif)
+    upright = np.rot90(GREY, -1)
+    assert np.array_equal(read_raster(tmp_path / "turned.png"), upright)
+    assert np.array_equal(read_mask_raster(tmp_path / "turned.png"), upright)
+
+
+def test_alpha_is_dropped_but_a_mask_may_be_drawn_in_it(tmp_path: Path) -> None:
+    alpha = (GREY > 100).astype(np.uint8) * 255
+    Image.fromarray(np.dstack([COLOUR, alpha])).save(tmp_path / "rgba.png")
+    assert np.array_equal(read_raster(tmp_path / "rgba.png"), COLOUR)
+    assert np.array_equal(read_mask_raster(tmp_path / "rgba.png"), COLOUR)
+    Image.fromarray(np.dstack([np.zeros_like(COLOUR), alpha])).save(tmp_path / "alpha.png")
+    assert np.array_equal(read_mask_raster(tmp_path / "alpha.png"), alpha)
+
+
+def test_palette_is_colours_in_an_image_and_indices_in_a_mask(tmp_path: Path) -> None:
+    indices = (GREY % 3).astype(np.uint8)
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image.putdata(indices.ravel().tolist())
+    image.save(tmp_path / "palette.png")
+    assert np.array_equal(read_mask_raster(tmp_path / "palette.png"), indices)
+    assert read_raster(tmp_path / "palette.png").shape == (5, 7, 3)
+
+
+def test_one_bit_masks_are_zero_and_one(tmp_path: Path) -> None:
+    Image.fromarray(GREY > 100).save(tmp_path / "bit.png")
+    assert np.array_equal(read_mask_raster(tmp_path / "bit.png"), (GREY > 100).astype(np.uint8))
+    assert set(np.unique(read_raster(tmp_path / "bit.png"))) == {0, 255}
+
+
+def test_instance_numbers_above_65535_are_kept(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "instances.tif")
+    assert read_mask_raster(tmp_path / "instances.tif").tolist() == [[0, 70000]]
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name in ("cut.jpg", "text.png", "empty.png", "gone.png"):
+        with pytest.raises(InputError, match=name):
+            read_raster(tmp_path / name)
