@@ -42,9 +42,7 @@ def converted(name: str, folder: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("MEDGLIP_REAL_DATA", ROOT.parent / "shared/data"))
-    )
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEDGLIP_REAL_DATA", ROOT.parent / "shared/data")))
     data = parser.parse_args().data
     rows = []
     for name in source_names():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medglip.language.vqa import VQA as VQA
     from medglip.predict import Grounder as Grounder
     from medglip.records import label_tree as label_tree
-    from medglip.store import open as open
+    from medglip.store import open as open  # noqa: A004  (the public name, as in `PIL.Image.open`)
 
 __version__ = "0.1.0"
 __all__ = ["VQA", "Grounder", "Reporter", "__version__", "convert", "label_tree", "load_source", "open"]

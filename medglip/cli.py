@@ -32,15 +32,11 @@ PART_DONE = 3
 WIDE = 9  # columns; a wider table is printed as lines
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
-Modality = Annotated[
-    str | None, typer.Option(help="ct, mr, xray, ...; default: what the file says, else unknown.")
-]
+Modality = Annotated[str | None, typer.Option(help="ct, mr, xray, ...; default: what the file says, else unknown.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Folder of a checkpoint, for example RUN/best.")]
 Dataset = Annotated[Path, typer.Argument(help="Folder of a dataset.")]
 Image = Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF or DICOM file; NIfTI with --slice.")]
-Slice = Annotated[
-    int | None, typer.Option("--slice", help="Slice or frame, from 0; default: the middle one.")
-]
+Slice = Annotated[int | None, typer.Option("--slice", help="Slice or frame, from 0; default: the middle one.")]
 
 
 def _print_json(value: Any) -> None:
@@ -51,9 +47,7 @@ def _print_json(value: Any) -> None:
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[OUT]", help="Where everything is written.")] = Path("demo"),
     real: Annotated[Path | None, typer.Option(help="Folder of source folders: use these instead of phantoms.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Wall time of each training; default 4.5, with --real 14.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall time of each training; default 6, with --real 14.")] = None,
     cases: Annotated[int, typer.Option(help="Phantom cases per modality.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of phantoms and training.")] = 0,
 ) -> None:
@@ -112,9 +106,7 @@ def sources(
 
 
 @app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR", help="What is this?")], as_json: Json = False
-) -> None:
+def inspect(path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR", help="What is this?")], as_json: Json = False) -> None:
     """Say what a file or folder is: format, modality, geometry, spacing, problems.
 
     Example: medglip inspect series/
@@ -277,9 +269,7 @@ def evaluate(
     from medglip.store import open as open_dataset
 
     with bar(err) as progress:
-        figures = measure(
-            Grounder.load(checkpoint), open_dataset(dataset), split=split, progress=progress.step("images")
-        )
+        figures = measure(Grounder.load(checkpoint), open_dataset(dataset), split=split, progress=progress.step("images"))
     if as_json:
         _print_json(figures)
         return
@@ -349,9 +339,7 @@ def report(
     checkpoint: Checkpoint,
     image: Image,
     to: Annotated[str, typer.Option(help="text, json or html.")] = "text",
-    file: Annotated[
-        Path | None, typer.Option("--out", help="Write it there; default: print (html: IMAGE.html).")
-    ] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="Write it there; default: print (html: IMAGE.html).")] = None,
     modality: Modality = None,
     slice_: Slice = None,
 ) -> None:

@@ -92,7 +92,7 @@ def _dataset_rows(data: "Data") -> list[dict[str, Any]]:
 
 def _recall(record: ImageRecord, seen: Observation, reporter: Reporter) -> float:
     """Share of the marked regions that the scene's regions find under their name."""
-    pairs = matched(seen.scene(reporter.bands).regions, record.regions)
+    pairs = matched(seen.scene(reporter.bands).asserted, record.regions)
     return sum(truth is not None for _, truth in pairs) / len(record.regions)
 
 
@@ -110,14 +110,10 @@ def _typical(records: list[ImageRecord], recalls: Mapping[str, float]) -> list[I
 def _shown(data: "Data", record: ImageRecord, observations: Mapping[str, Observation], reporter: Reporter) -> Shown:
     seen = observations[record.id]
     scene = seen.scene(reporter.bands)
-    found = matched(scene.regions, record.regions)
+    found = matched(scene.asserted, record.regions)
     hits = sum(truth is not None for _, truth in found)
-    picture = overlay(
-        data.display(record.id), _few(scene.regions), truth=_few(record.regions), sides=seen.view.side_letters
-    )
-    caption = (
-        f"{hits} of {len(record.regions)} marked regions found under their name; {len(found) - hits} boxes too many."
-    )
+    picture = overlay(data.display(record.id), _few(scene.asserted), truth=_few(record.regions), sides=seen.view.side_letters)
+    caption = f"{hits} of {len(record.regions)} marked regions found under their name; {len(found) - hits} boxes too many."
     return Shown(picture, f"{record.origin.dataset}: {record.origin.case}", caption, record.modality)
 
 
@@ -131,9 +127,7 @@ def _few(regions: tuple[Region, ...], most: int = 12) -> tuple[Region, ...]:
     return tuple(sorted(regions, key=lambda r: (-(r.score or 0.0), -size(r)))[:most])
 
 
-def _most_told(
-    records: list[ImageRecord], observations: Mapping[str, Observation], reporter: Reporter
-) -> ImageRecord | None:
+def _most_told(records: list[ImageRecord], observations: Mapping[str, Observation], reporter: Reporter) -> ImageRecord | None:
     """The test image whose report makes most statements."""
 
     def told(record: ImageRecord) -> int:

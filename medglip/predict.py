@@ -109,9 +109,7 @@ class Grounder:
                     found.append((region, answer.features[place, number]))
         found.sort(key=lambda pair: -(pair[0].score or 0.0))
         features = (
-            np.stack([feature for _, feature in found])
-            if found
-            else np.zeros((0, answer.features.shape[-1]), np.float32)
+            np.stack([feature for _, feature in found]) if found else np.zeros((0, answer.features.shape[-1]), np.float32)
         )
         presence = {text: float(value) for text, value in zip(phrases, answer.presence, strict=True)}
         return Look(tuple(region for region, _ in found), presence, features, answer.phrases)
@@ -153,8 +151,7 @@ class Grounder:
                 ]
             )
         return [
-            Answer(*(np.concatenate(field) for field in zip(*answers, strict=True)))
-            for answers in zip(*parts, strict=True)
+            Answer(*(np.concatenate(field) for field in zip(*answers, strict=True))) for answers in zip(*parts, strict=True)
         ]
 
     def concept(self, phrase: str) -> str:
@@ -171,11 +168,7 @@ class Grounder:
     @cached_property
     def _wordings(self) -> dict[str, str]:
         tree = label_tree()
-        pairs = [
-            (phrase.text.lower(), concept)
-            for concept in self.info.concepts
-            for phrase in concept_phrases(concept, tree)
-        ]
+        pairs = [(phrase.text.lower(), concept) for concept in self.info.concepts for phrase in concept_phrases(concept, tree)]
         return dict(reversed(pairs))  # the first concept that claims a wording has it
 
     def _region(self, text: str, place: int, answer: Answer, number: int, size: tuple[int, int]) -> Region | None:

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,3 +13,9 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real samples at {folder}; set MEDGLIP_REAL_DATA to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def medglip_command() -> list[str]:
+    """What to type for `medglip` in this environment."""
+    return [sys.executable, "-m", "medglip"]

@@ -144,9 +144,7 @@ def joined(part: Part, folder: Path, main: str = "image") -> Iterator[Case | Rej
     for role, found in others.items():
         for entry in found:
             if entry.path not in used:
-                yield Reject(
-                    part.source, entry.path, "orphan", f"This {role} belongs to no {main}; add it or remove this."
-                )
+                yield Reject(part.source, entry.path, "orphan", f"This {role} belongs to no {main}; add it or remove this.")
 
 
 def _by_shared_fields(mains: list, found: list) -> tuple[list[str], dict[tuple[str, ...], list[str]]]:
@@ -318,9 +316,7 @@ def _filled(template: str | None, case: Case) -> str | None:
     try:
         return template.format_map(case.fields).strip() or None
     except KeyError as error:
-        raise Refused(
-            "missing_field", f"The template {template!r} names {error}, which case {case.key!r} lacks."
-        ) from error
+        raise Refused("missing_field", f"The template {template!r} names {error}, which case {case.key!r} lacks.") from error
 
 
 def _body_region(regions: Sequence[Region], searched: Sequence[str]) -> str | None:

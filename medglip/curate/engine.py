@@ -297,11 +297,7 @@ def _alone(task: Task) -> list[Item]:
         try:
             return pool.submit(run, task).result()
         except BrokenProcessPool:
-            return [
-                _refusal(
-                    task, "killed_process", "Its process was killed, perhaps for memory; try it with fewer workers."
-                )
-            ]
+            return [_refusal(task, "killed_process", "Its process was killed, perhaps for memory; try it with fewer workers.")]
 
 
 def run(task: Task) -> list[Item]:

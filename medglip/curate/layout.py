@@ -59,9 +59,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile("".join(parts), re.IGNORECASE)
     except re.error as error:
-        raise SourceError(
-            f"The pattern {pattern!r} is not well formed: {error}; see medglip/curate/layout.py."
-        ) from error
+        raise SourceError(f"The pattern {pattern!r} is not well formed: {error}; see medglip/curate/layout.py.") from error
 
 
 def listed(folder: Path) -> tuple[str, ...]:

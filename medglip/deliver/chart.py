@@ -10,9 +10,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 30, 38
 Points = Sequence[tuple[float, float]]
 
 
-def line_chart(
-    series: Mapping[str, Points], *, x_label: str, title: str, y_range: tuple[float, float] | None = None
-) -> str:
+def line_chart(series: Mapping[str, Points], *, x_label: str, title: str, y_range: tuple[float, float] | None = None) -> str:
     """An SVG of one line a series, with axes, round ticks and a legend at its head.
 
     Args:

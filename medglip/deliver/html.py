@@ -191,8 +191,7 @@ def _figure(scene: Scene, display_image: np.ndarray, cited: Sequence[str]) -> Ma
     parts = [
         f'<svg class="scan" viewBox="0 0 {width} {height}" role="img" aria-label="The image with the cited boxes">',
         f'<rect width="{width}" height="{height}" fill="#0B0F14"/>',
-        f'<image x="{_ROOM}" y="{_ROOM}" width="{picture.width}" height="{picture.height}" '
-        f'href="{data_uri(picture)}"/>',
+        f'<image x="{_ROOM}" y="{_ROOM}" width="{picture.width}" height="{picture.height}" href="{data_uri(picture)}"/>',
     ]
     for letter, x in zip(scene.view.side_letters or (), (_ROOM // 2, width - _ROOM // 2), strict=False):
         parts.append(f'<text class="side" x="{x}" y="{height // 2}">{letter}</text>')
@@ -228,9 +227,7 @@ def _row(name: str, figures: Mapping[str, Any], other: Mapping[str, Any] | None)
 def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> Markup:
     loss = [(float(line["step"]), float(line["loss"])) for line in metrics if "loss" in line and "step" in line]
     thin = max(1, len(loss) // 300)
-    return Markup(
-        line_chart({"training loss (smoothed)": smoothed(loss)[::thin]}, x_label="step", title="Training loss")
-    )
+    return Markup(line_chart({"training loss (smoothed)": smoothed(loss)[::thin]}, x_label="step", title="Training loss"))
 
 
 def _judged_chart(metrics: Sequence[Mapping[str, Any]]) -> Markup:

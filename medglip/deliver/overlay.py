@@ -107,9 +107,7 @@ def enlarged(display_image: np.ndarray, least_side: int = LEAST_SIDE) -> tuple[I
     fits = shape is not None and (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and min(shape) > 0
     if not fits or display_image.dtype != np.uint8:
         found = getattr(display_image, "dtype", type(display_image).__name__)
-        raise InputError(
-            f"An overlay is drawn on uint8 (H, W) or (H, W, 3); found {found} {shape}; window the image first."
-        )
+        raise InputError(f"An overlay is drawn on uint8 (H, W) or (H, W, 3); found {found} {shape}; window the image first.")
     picture = Image.fromarray(np.ascontiguousarray(display_image)).convert("RGB")
     longer = max(picture.size)
     scale = MOST_SIDE / longer if longer > MOST_SIDE else float(max(1, -(-least_side // longer)))
@@ -176,16 +174,12 @@ def badge_size(number: int) -> tuple[int, int]:
     return 10 + 9 * len(str(number)), 19
 
 
-def _badges(
-    draw: ImageDraw.ImageDraw, marks: Sequence[Mark], origin: tuple[int, int], bounds: Spot, font: Font
-) -> None:
+def _badges(draw: ImageDraw.ImageDraw, marks: Sequence[Mark], origin: tuple[int, int], bounds: Spot, font: Font) -> None:
     boxes = [_moved(mark.box, *origin) for mark in marks]
     for mark, box, spot in zip(marks, boxes, badge_spots(boxes, bounds), strict=True):
         if not _touches(spot, box):
             draw.line((*_centre(spot), *_nearest(box, _centre(spot))), fill=mark.colour, width=1)
-        draw.rounded_rectangle(
-            (spot[0], spot[1], spot[2] - 1, spot[3] - 1), radius=4, fill=mark.colour, outline=(0, 0, 0)
-        )
+        draw.rounded_rectangle((spot[0], spot[1], spot[2] - 1, spot[3] - 1), radius=4, fill=mark.colour, outline=(0, 0, 0))
         draw.text(_centre(spot), str(mark.number), fill=_ink_on(mark.colour), font=font, anchor="mm")
 
 
@@ -220,8 +214,7 @@ def _legend_rows(marks: Sequence[Mark], width: int, font: Font) -> list[list[tup
     columns = max(1, min(4, int(width // widest)))
     room = width // columns
     entries = [
-        (mark, 12 + room * (place % columns), _shortened(mark.text, room - 50, font))
-        for place, mark in enumerate(marks)
+        (mark, 12 + room * (place % columns), _shortened(mark.text, room - 50, font)) for place, mark in enumerate(marks)
     ]
     return [entries[start : start + columns] for start in range(0, len(entries), columns)]
 

@@ -71,18 +71,14 @@ def evaluate(
         raise DatasetError(f"No image of split {split!r} has a known phrase; choose another split or dataset.")
     if limit is not None and len(pairs) > limit:
         pairs = [pairs[place] for place in np.linspace(0, len(pairs) - 1, limit).astype(int)]
-    cases = [
-        case for start in range(0, len(pairs), batch) for case in _ask(grounder, pairs[start : start + batch], tree)
-    ]
+    cases = [case for start in range(0, len(pairs), batch) for case in _ask(grounder, pairs[start : start + batch], tree)]
     return {**_figures(cases), "images": len(pairs), "questions": len(cases), **_thresholds(cases),
             **{f"by_{name}": {value: _figures([case for case in cases if getattr(case, name) == value])
                               for value in sorted({getattr(case, name) for case in cases})}
                for name in ("source", "modality", "level")}}  # fmt: skip
 
 
-def validator(
-    datasets: Any, split: str = "val", limit: int | None = 64
-) -> Callable[[MedGLIP, CheckpointInfo], dict[str, Any]]:
+def validator(datasets: Any, split: str = "val", limit: int | None = 64) -> Callable[[MedGLIP, CheckpointInfo], dict[str, Any]]:
     """A judge for ``train(validate=...)``: mean AP50 of a part of a split chooses the best checkpoint."""
 
     def judge(model: MedGLIP, info: CheckpointInfo) -> dict[str, Any]:

@@ -47,9 +47,7 @@ def _folder(folder: Path) -> list[Facts]:
     facts: list[Facts] = []
     kinds = Counter(_NO_IMAGE.get(kind, "image") for kind in map(_dicom_kind, dicoms))
     if dicoms:
-        facts.append(
-            {"path": str(folder), "format": "DICOM", "files": len(dicoms), "kinds": dict(sorted(kinds.items()))}
-        )
+        facts.append({"path": str(folder), "format": "DICOM", "files": len(dicoms), "kinds": dict(sorted(kinds.items()))})
         facts += _series(dicoms)
     others = Counter("".join(path.suffixes[-2:]).lower() for path in files if path not in set(dicoms))
     if others:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from medglip.language.bands import Bands
-from medglip.language.observe import Observation, Vocabulary, observe_dataset, vocabulary_of
+from medglip.language.observe import Observation, observe_dataset
 from medglip.language.questions import QuestionAnswer, question_set
 from medglip.language.report import Report, Reporter, Sentence
 from medglip.language.scene import (

@@ -25,7 +25,8 @@ class Bands:
     Attributes:
         present: Presence at and above which a concept may be asserted.
         absent: Presence below which a concept may be denied; 0 where nothing may be.
-        score: Score at and above which a predicted region counts.
+        place: Certainty of place (score over presence) at and above which a region counts; the best region of a concept
+            that is there counts from half of it.
         deniable: Concepts that may be denied: those that training images were searched for. None allows all.
         target: Share of denials that must hold on validation images, at the lower confidence bound.
         pairs: Image-concept pairs of the validation images behind the thresholds; 0 means uncalibrated.
@@ -33,7 +34,7 @@ class Bands:
 
     present: float = 0.5
     absent: float = 0.0
-    score: float = 0.3
+    place: float = 0.3
     deniable: frozenset[str] | None = None
     target: float = 0.9
     pairs: int = 0
@@ -66,49 +67,47 @@ class Bands:
             ) from error
 
 
-def calibrate(
-    presence: Sequence[float], there: Sequence[bool], deniable: Iterable[str], score: float = 0.3, target: float = 0.9
-) -> Bands:
+def calibrate(presence: Sequence[float], there: Sequence[bool], deniable: Iterable[str], target: float = 0.9) -> Bands:
     """Bands whose denials and assertions hold on validation pairs.
 
-    ``absent`` is the highest threshold below which the share of truly absent pairs, at its lower one-sided 90 %
-    Clopper-Pearson bound, is at least ``target``; ``present`` the lowest above which the share of truly present pairs
-    is at least ``target`` in the same sense. Where no threshold reaches the target, nothing is denied (``absent`` 0)
-    and ``present`` is the threshold of the best balanced accuracy.
+    The threshold of the best balanced accuracy parts the two. ``absent`` is the highest threshold up to it below which
+    the share of truly absent pairs, at its lower one-sided 90 % Clopper-Pearson bound, is at least ``target``;
+    ``present`` the lowest from it on above which the share of truly present pairs is, in the same sense. Where none
+    reaches the target, nothing is denied (``absent`` 0), and ``present`` is where the bound is highest.
 
     Args:
         presence: Predicted probabilities, one an image-concept pair that the truth knows.
         there: Whether the concept is in the image.
         deniable: Concepts that training images were searched for.
-        score: Score from which a region counts, see ``best_score``.
         target: Share in (0, 1).
     """
     values, truth = np.asarray(presence, dtype=float), np.asarray(there, dtype=bool)
     steps = np.unique(np.round(values, 4)) if values.size else np.array([])
-    absent = max((t for t in steps if _bound(~truth[values < t]) >= target), default=0.0)
-    asserting = [t for t in steps if _bound(truth[values >= t]) >= target]
-    present = min(asserting, default=_balanced(values, truth, steps))
-    # Above the point of denial by definition: one presence never has two statements.
+    parting = _parting(values, truth, steps)
+    absent = max((t for t in steps if t <= parting and _bound(~truth[values < t]) >= target), default=0.0)
+    bounds = {t: _bound(truth[values >= t]) for t in steps if t >= parting}
+    present = min(
+        (t for t, bound in bounds.items() if bound >= target), default=max(bounds, key=bounds.__getitem__, default=parting)
+    )
     return Bands(
-        present=float(max(present, absent)), absent=float(absent), score=score, deniable=frozenset(deniable),
-        target=target, pairs=int(values.size),
+        present=float(present), absent=float(absent), deniable=frozenset(deniable), target=target, pairs=int(values.size),
     )  # fmt: skip
 
 
-def best_score(scores: Sequence[float], hits: Sequence[bool], marked: int) -> float:
-    """Score threshold of the best F1 of predicted regions against ``marked`` true ones.
+def best_place(places: Sequence[float], hits: Sequence[bool], marked: int) -> float:
+    """Threshold of the best F1 of predicted regions against ``marked`` true ones.
 
     Args:
-        scores: One a predicted region.
+        places: Certainty of place, one a predicted region.
         hits: Whether it matches a true region of its concept; every true region is matched at most once.
         marked: Number of true regions.
     """
-    if not scores or not marked:
+    if not places or not marked:
         return 0.3
-    order = np.argsort(scores)[::-1]
+    order = np.argsort(places)[::-1]
     found = np.cumsum(np.asarray(hits, dtype=float)[order])
     f1 = 2 * found / (np.arange(1, len(found) + 1) + marked)
-    return float(np.clip(np.asarray(scores)[order][int(f1.argmax())], 0.05, 0.9))
+    return float(np.clip(np.asarray(places)[order][int(f1.argmax())], 0.05, 0.9))
 
 
 def _bound(right: np.ndarray) -> float:
@@ -117,7 +116,8 @@ def _bound(right: np.ndarray) -> float:
     return float(betaincinv(hits, total - hits + 1, 0.1)) if hits else 0.0
 
 
-def _balanced(values: np.ndarray, truth: np.ndarray, steps: np.ndarray) -> float:
+def _parting(values: np.ndarray, truth: np.ndarray, steps: np.ndarray) -> float:
+    """Threshold of the best balanced accuracy; 0.5 where one class is missing."""
     if not truth.any() or truth.all():
         return 0.5
     return float(max(steps, key=lambda t: (values[truth] >= t).mean() + (values[~truth] < t).mean()))

@@ -4,20 +4,19 @@ An observation is the raw material of scenes (after thresholds) and of answers (
 the grounder an image is enough for any number of questions.
 """
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medglip.errors import InputError, ModelError
-from medglip.language.bands import Bands, best_score, calibrate
+from medglip.errors import InputError
+from medglip.language.bands import Bands, best_place, calibrate
+from medglip.language.grammar import is_finding
 from medglip.language.places import box_iou
 from medglip.language.scene import Scene, scene_of_regions
 from medglip.language.view import ImageView, view_of_record
+from medglip.language.vocabulary import Vocabulary
 from medglip.records import ImageRecord, LabelTree, Region, label_tree
 
 if TYPE_CHECKING:
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     from medglip.store.divided import Divided
 
 FOLDER = "language"
-VOCABULARY_FILE = "vocabulary.json"
 # Boxes kept a concept and score from which; a scene's own threshold is higher and calibrated.
 _MOST_PER_CONCEPT, _LEAST_SCORE, _BATCH = 6, 0.05, 4
+_ENOUGH_PAIRS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,44 +49,6 @@ class Observation:
     def scene(self, bands: Bands, tree: LabelTree | None = None) -> Scene:
         """The scene that these bands make of it."""
         return scene_of_regions(self.regions, self.presence, self.view, bands, tree, self.image_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """Concepts to search for in an image of a modality: those that the training images of it know."""
-
-    concepts: Mapping[str, tuple[str, ...]]
-
-    def of(self, modality: str | None) -> tuple[str, ...]:
-        """Concepts of a modality; of all where it is unknown or was never trained."""
-        everything = sorted({concept for many in self.concepts.values() for concept in many})
-        return self.concepts.get(modality or "", tuple(everything))
-
-    def save(self, folder: Path) -> None:
-        """Write ``vocabulary.json``."""
-        (folder / VOCABULARY_FILE).write_text(json.dumps(dict(self.concepts), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, folder: Path) -> "Vocabulary":
-        """Read ``vocabulary.json``.
-
-        Raises:
-            ModelError: the file is missing or damaged.
-        """
-        path = folder / VOCABULARY_FILE
-        try:
-            plain: dict[str, Any] = json.loads(path.read_text())
-            return cls({modality: tuple(concepts) for modality, concepts in plain.items()})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} does not list what to search for ({error}); train the language part again.") from error
-
-
-def vocabulary_of(records: Iterable[ImageRecord]) -> Vocabulary:
-    """Concepts that records mark or call absent, by modality."""
-    known: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        known[record.modality] |= {region.concept for region in record.regions} | set(record.absent)
-    return Vocabulary({modality: tuple(sorted(concepts)) for modality, concepts in sorted(known.items()) if concepts})
 
 
 def observe(grounder: "Grounder", image: np.ndarray, view: ImageView, vocabulary: Vocabulary) -> Observation:
@@ -144,27 +105,34 @@ def calibrated_bands(
 ) -> Bands:
     """Bands of a report, from validation images: their truth and what the grounder says of them.
 
+    The presence of findings decides for all concepts where there are enough of them: anatomy is easier.
+
     Args:
         records: Truth of validation images; those without an observation are left out.
         observations: By image id.
         deniable: Concepts that training images were searched for.
         target: Share of assertions and denials that must hold.
     """
-    values, truth, scores, hits, marked = [], [], [], [], 0
-    for record in records:
-        seen = observations.get(record.id)
-        if seen is None:
-            continue
-        there = {region.concept for region in record.regions}
-        for concept in sorted((there | set(record.absent)).intersection(seen.presence)):
-            values.append(seen.presence[concept])
-            truth.append(concept in there)
-        marked += sum(region.concept in seen.presence for region in record.regions)
-        for region, hit in matched(seen.regions, record.regions):
-            if region.concept in there:
-                scores.append(region.score or 0.0)
-                hits.append(hit is not None)
-    return calibrate(values, truth, deniable, best_score(scores, hits, marked), target)
+    known = [(record, observations[record.id]) for record in records if record.id in observations]
+    pairs = [pair for record, seen in known for pair in _known_pairs(record, seen)]
+    findings = [pair for pair in pairs if is_finding(pair[0], label_tree())]
+    used = findings if len(findings) >= _ENOUGH_PAIRS else pairs
+    bands = calibrate([value for _, value, _ in used], [there for _, _, there in used], deniable, target=target)
+    places, hits, marked = [], [], 0
+    for record, seen in known:
+        asserted = {concept for concept, value, there in _known_pairs(record, seen) if there and value >= bands.present}
+        marked += sum(region.concept in asserted for region in record.regions)
+        for region, hit in matched([r for r in seen.regions if r.concept in asserted], record.regions):
+            places.append(min(1.0, (region.score or 0.0) / seen.presence[region.concept]))
+            hits.append(hit is not None)
+    return replace(bands, place=best_place(places, hits, marked))
+
+
+def _known_pairs(record: ImageRecord, seen: Observation) -> list[tuple[str, float, bool]]:
+    """Concept, presence and truth of what both the record and the observation speak of."""
+    there = {region.concept for region in record.regions}
+    concepts = sorted((there | set(record.absent)).intersection(seen.presence))
+    return [(concept, seen.presence[concept], concept in there) for concept in concepts]
 
 
 def matched(regions: Sequence[Region], truth: Sequence[Region], iou: float = 0.5) -> list[tuple[Region, Region | None]]:
@@ -207,9 +175,11 @@ def _observe_many(
             pairs = zip(answer.boxes[place], answer.scores[place], strict=True)
             good = [(box, score) for box, score in pairs if score >= _LEAST_SCORE][:_MOST_PER_CONCEPT]
             found += filter(None, (_region(concept, box, float(score), view, tree) for box, score in good))
-        found.sort(key=lambda region: -(region.score or 0.0))
-        named = tuple(replace(region, id=f"R{number}") for number, region in enumerate(found, start=1))
-        presence = {concept: float(value) for concept, value in zip(asked, answer.presence, strict=True)}
+        fitting = vocabulary.fitting(view.modality, found, tree)
+        kept = sorted((region for region in found if region.concept in fitting), key=lambda region: -(region.score or 0.0))
+        named = tuple(replace(region, id=f"R{number}") for number, region in enumerate(kept, start=1))
+        chances = zip(asked, answer.presence, strict=True)
+        presence = {concept: float(value) for concept, value in chances if concept in fitting}
         seen.append(Observation(view, named, presence, image_id))
     return seen
 

@@ -103,7 +103,7 @@ def box_iou(a: Box, b: Box) -> float:
     0.3333333333333333
     """
     shared = _intersection(a, b)
-    return shared / (_area(a) + _area(b) - shared)
+    return shared / (box_area(a) + box_area(b) - shared)
 
 
 def share_inside(inner: Region, outer: Region) -> float:
@@ -111,15 +111,16 @@ def share_inside(inner: Region, outer: Region) -> float:
     if inner.mask is not None and outer.mask is not None and inner.mask.size_hw == outer.mask.size_hw:
         pixels = inner.mask.decode()
         return float((pixels & outer.mask.decode()).sum() / max(1, pixels.sum()))
-    return _intersection(inner.box_xyxy, outer.box_xyxy) / _area(inner.box_xyxy)
+    return _intersection(inner.box_xyxy, outer.box_xyxy) / box_area(inner.box_xyxy)
 
 
 def area_px(region: Region) -> float:
     """Area in pixels: of the mask where there is one, else of the box."""
-    return float(region.mask.area) if region.mask is not None else _area(region.box_xyxy)
+    return float(region.mask.area) if region.mask is not None else box_area(region.box_xyxy)
 
 
-def _area(box: Box) -> float:
+def box_area(box: Box) -> float:
+    """Area in pixels."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 

@@ -195,8 +195,8 @@ def _sizes(record: ImageRecord, rng: random.Random, tree: LabelTree) -> Iterator
     counts = Counter(region.concept for region in record.regions)
     single = [r for r in record.regions if counts[r.concept] == 1 and not is_plural_name(r.concept, tree)]
     # A label is not compared with its own part, nor with its own whole.
-    pairs = [(a, b) for a, b in combinations(single, 2)
-             if a.label not in tree.ancestors(b.label) and b.label not in tree.ancestors(a.label)]  # fmt: skip
+    above = {label: tree.ancestors(label) for label in {region.label for region in single}}
+    pairs = [(a, b) for a, b in combinations(single, 2) if a.label not in above[b.label] and b.label not in above[a.label]]
     for first, second in rng.sample(pairs, min(10, len(pairs))):
         a, b = (first, second) if rng.random() < 0.5 else (second, first)
         if max(area_px(a), area_px(b)) < _CLEARLY_LARGER * min(area_px(a), area_px(b)):
@@ -215,7 +215,7 @@ def _sizes(record: ImageRecord, rng: random.Random, tree: LabelTree) -> Iterator
 
 def _unanswerable(record: ImageRecord, searched: Sequence[str], rng: random.Random, tree: LabelTree) -> Iterator[_Draft]:
     """Concepts that this record says nothing of, and questions that no picture answers."""
-    foreign = [c for c in searched if not _related(record, c, tree)]
+    foreign = _foreign(record, searched, tree)
     if foreign and rng.random() < _SHARE_FOREIGN:
         yield _asked(record, rng.choice(foreign), CANNOT_TELL, "unanswerable", (), tree)
     if rng.random() < _SHARE_BEYOND:
@@ -251,12 +251,12 @@ def _searched(record: ImageRecord, concept: str, tree: LabelTree) -> bool:
     return {f"{label}@left", f"{label}@right"} <= set(record.exhaustive) | set(record.absent)
 
 
-def _related(record: ImageRecord, concept: str, tree: LabelTree) -> bool:
-    """Whether the record says anything of the concept: shown, searched for, or a relative of what is shown."""
-    said = _known(record) | set(record.exhaustive)
-    labels = {tree.split(other)[0] for other in said}
-    label = tree.split(concept)[0]
-    return label in labels or any(label in tree.ancestors(other) or other in tree.ancestors(label) for other in labels)
+def _foreign(record: ImageRecord, searched: Sequence[str], tree: LabelTree) -> list[str]:
+    """Concepts that the record says nothing of: not shown, not searched for, no relative of what is."""
+    labels = {tree.split(concept)[0] for concept in _known(record) | set(record.exhaustive)}
+    near = labels.union(*(tree.ancestors(label) for label in labels))
+    others = [concept for concept in searched if tree.split(concept)[0] not in near]
+    return [concept for concept in others if labels.isdisjoint(tree.ancestors(tree.split(concept)[0]))]
 
 
 def _balanced(drafts: Sequence[_Draft], rng: random.Random) -> list[_Draft]:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medglip.language.bands import Bands
-from medglip.language.grammar import is_are, is_finding, listed, noun, sentence, subject
-from medglip.language.observe import FOLDER, Vocabulary, observe
+from medglip.language.grammar import is_are, is_counted, is_finding, listed, noun, sentence, subject
+from medglip.language.observe import FOLDER, observe
 from medglip.language.questions import MODALITY_NAMES
-from medglip.language.scene import Finding, Scene, size_in_words, where_in_words
+from medglip.language.scene import Finding, Scene
 from medglip.language.view import ImageView
+from medglip.language.vocabulary import Vocabulary
+from medglip.language.wording import size_in_words, where_in_words
 from medglip.records import LabelTree, label_tree
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ NOTICE = "Template report from model predictions, for research only; not a diagn
 Polarity = Literal["present", "absent", "uncertain", "note"]
 # Uncertain concepts at or above this confidence are called possible, those below undecided.
 _POSSIBLE = 0.3
+# Absent anatomy named in a sentence at most; the rest is counted, and listed in the JSON.
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +140,27 @@ def _positive(finding: Finding, tree: LabelTree) -> Sentence:
 def _anatomy(findings: list[Finding], tree: LabelTree) -> list[Sentence]:
     if not findings:
         return []
-    words = listed([subject(f.concept, tree, f.count) for f in findings])
-    many = len(findings) > 1 or is_are(findings[0].concept, tree, findings[0].count) == "are"
+    words = _anatomy_words({finding.concept: finding.count for finding in findings}, tree)
+    many = len(words) > 1 or words[0].startswith("both ") or is_are(findings[0].concept, tree, findings[0].count) == "are"
     regions = tuple(region_id for finding in findings for region_id in finding.region_ids)
     confidence = min(finding.confidence for finding in findings)
     concepts = tuple(finding.concept for finding in findings)
-    return [Sentence(sentence(f"{words} {'are' if many else 'is'} seen"), regions, "present", concepts, confidence)]
+    return [Sentence(sentence(f"{listed(words)} {'are' if many else 'is'} seen"), regions, "present", concepts, confidence)]
+
+
+def _anatomy_words(counts: dict[str, int], tree: LabelTree, article: str = "both") -> list[str]:
+    """Anatomical concepts as subjects, with 0 for "platelets"; left and right of one organ are "both kidneys"."""
+    split = {concept: tree.split(concept) for concept in counts}
+    pairs = {label for label, side in split.values() if side == "left" and (label, "right") in split.values()}
+    words = []
+    for concept, (label, _) in split.items():
+        if is_counted(concept, tree) and counts[concept] == 0:
+            words.append(noun(concept, tree, 0))
+        elif label in pairs and not is_counted(concept, tree):
+            words.append(f"{article} {tree[label].plural}")
+        else:
+            words.append(subject(concept, tree, counts[concept]))
+    return list(dict.fromkeys(words))
 
 
 def _uncertain(findings: list[Finding], tree: LabelTree) -> list[Sentence]:
@@ -156,8 +175,9 @@ def _uncertain(findings: list[Finding], tree: LabelTree) -> list[Sentence]:
         text = f"possible {noun(finding.concept, tree)}; the model is uncertain"
         lines.append(Sentence(sentence(text), finding.region_ids, "uncertain", (finding.concept,), finding.confidence))
     if undecided:
-        text = f"whether there is {listed([f'any {noun(f.concept, tree)}' for f in undecided], 'or')} could not be decided"
         concepts = tuple(finding.concept for finding in undecided)
+        doubts = listed([f"any {name}" for name in _joined_sides(list(concepts), tree)], "or")
+        text = f"whether there is {doubts} could not be decided"
         least = min(finding.confidence for finding in undecided)
         lines.append(Sentence(sentence(text), (), "uncertain", concepts, least))
     return lines
@@ -176,7 +196,10 @@ def _negative(scene: Scene, region: str, tree: LabelTree) -> list[Sentence]:
         plural = len(words) == 1 and is_are(findings[0], tree) == "are"
         lines.append((f"no {listed(words, 'or')} {'are' if plural else 'is'} seen", findings))
     if anatomy:
-        lines.append((f"not seen in this image: {listed([f'the {noun(c, tree)}' for c in anatomy])}", anatomy))
+        words = _anatomy_words(dict.fromkeys(anatomy, 0), tree, article="the")
+        more = [f"{len(words) - _MOST_NAMED} other structures"] if len(words) > _MOST_NAMED + 1 else []
+        shown = words[:_MOST_NAMED] + more if more else words
+        lines.append((f"not seen in this image: {listed(shown)}", anatomy))
     return [
         Sentence(sentence(text), (), "absent", tuple(denied), round(min(1.0 - here[c] for c in denied), 4))
         for text, denied in lines

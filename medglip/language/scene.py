@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from medglip.errors import InputError
 from medglip.language.bands import Bands
-from medglip.language.grammar import is_finding, listed, subject
+from medglip.language.grammar import is_counted, is_finding, listed
 from medglip.language.places import (
     area_px,
     box_iou,
@@ -19,6 +19,7 @@ from medglip.language.places import (
     share_inside,
 )  # fmt: skip
 from medglip.language.view import ImageView, view_of_record
+from medglip.language.wording import finding_in_words
 from medglip.records import ImageRecord, LabelTree, Laterality, Region, Rle, label_tree
 
 SCHEMA = "medglip.scene/1"
@@ -161,7 +162,7 @@ def scene_of_record(record: ImageRecord, tree: LabelTree | None = None) -> Scene
     """The scene that a record's own marks show: every region present, only ``record.absent`` absent."""
     tree = tree or label_tree()
     presence = {region.concept: 1.0 for region in record.regions} | dict.fromkeys(record.absent, 0.0)
-    bands = Bands(present=0.5, absent=0.5, score=0.0)
+    bands = Bands(present=0.5, absent=0.5, place=0.0)
     scene = scene_of_regions(record.regions, presence, view_of_record(record), bands, tree)
     return replace(scene, origin="truth", image_id=record.id)
 
@@ -187,14 +188,15 @@ def scene_of_regions(
     tree = tree or label_tree()
     named = tuple(r if r.id else replace(r, id=f"R{number}") for number, r in enumerate(regions, start=1))
     sure = {concept for concept, value in presence.items() if value >= bands.present}
-    counted = _distinct([r for r in named if r.concept in sure and (r.score is None or r.score >= bands.score)], tree)
+    placed = well_placed(named, presence, bands.place)
+    counted = _distinct(_single_organs([region for region in placed if region.concept in sure], tree), tree)
     findings = [_finding(group, presence, counted, view, tree) for group in _grouped(counted, tree)]
     said = {finding.concept for finding in findings}
     # A sided concept that is there answers its general one; a general one that is not there answers its sides.
     open_concepts = [c for c in presence if not any(tree.covers(c, other) for other in said)]
     denied = [c for c in open_concepts if bands.may_deny(c, presence[c])]
     doubtful = [c for c in open_concepts if presence[c] >= bands.absent]
-    uncertain = [_doubt(c, presence[c], named, bands.score, tree) for c in _general_last(doubtful, tree)]
+    uncertain = [_doubt(c, presence[c], placed, tree) for c in _general_last(doubtful, tree)]
     cited = {region_id for finding in (*findings, *uncertain) for region_id in finding.region_ids}
     findings.sort(key=lambda finding: _reading_order(finding.concept, tree))
     uncertain.sort(key=lambda finding: _reading_order(finding.concept, tree))
@@ -209,54 +211,26 @@ def scene_of_regions(
     )
 
 
-def finding_in_words(finding: Finding, tree: LabelTree) -> str:
-    """One finding in words: "two nodules in the upper part of the left lung, the largest about 8 mm long"."""
-    text = subject(finding.concept, tree, finding.count) + where_in_words(finding, tree) + size_in_words(finding)
-    return f"{text} (confidence {finding.confidence:.2f})."
+def well_placed(regions: Iterable[Region], presence: Mapping[str, float], least: float) -> list[Region]:
+    """Regions whose place is certain enough, in their order.
 
+    A predicted score mixes whether a concept is there with where it is; divided by the presence, it says where. The best
+    region of a concept needs only half: whether to speak of the concept at all is for the presence to say.
 
-def where_in_words(finding: Finding, tree: LabelTree) -> str:
-    """Where a finding lies, with a leading space; empty for anatomy and where nothing is known."""
-    if finding.kind == "anatomy" or (finding.count != 1 and finding.within is None):
-        return ""
-    if finding.within is None or finding.within_name is None:
-        return _place_in_image(finding)
-    # "a left kidney tumor in the left kidney" says one thing twice.
-    implied = tree[tree.split(finding.within)[0]].name in finding.name
-    organ = "organ" if implied else finding.within_name
-    # Image directions inside an organ would be taken for the patient's.
-    words = [word for word in finding.place if not word.startswith("image-")]
-    part = " ".join(_of_a_side(word, tree.split(finding.within)[1]) for word in words)
-    if part and finding.count == 1:
-        return f" in the {part} part of the {organ}"
-    return "" if implied else f" in the {organ}"
-
-
-def _of_a_side(word: str, organ_side: Laterality) -> str:
-    """In an organ of one side, left and right are medial and lateral."""
-    if organ_side not in ("left", "right") or word not in ("left", "right"):
-        return word
-    return "lateral" if word == organ_side else "medial"
-
-
-def _place_in_image(finding: Finding) -> str:
-    """Place in the whole image; a finding with a side of the patient gets no second, image-relative one."""
-    words = [word for word in finding.place if not (finding.side and word.startswith("image-"))]
-    if not words:
-        return ""
-    if any(word.startswith("image-") for word in words) or words in (["upper"], ["lower"]):
-        plain = " ".join(word.removeprefix("image-") for word in words)
-        return f" in the {plain} part of the image" if plain in ("upper", "lower") else f" at the {plain} of the image"
-    return f" in the {' '.join(words)} part of the image"
-
-
-def size_in_words(finding: Finding) -> str:
-    """Size with a leading comma; a box gives a bounding extent, a mask a long axis; empty where spacing is unknown."""
-    if finding.size_mm is None or finding.kind == "anatomy":
-        return ""
-    size = f"{finding.size_mm:.0f}" if finding.size_mm >= 2 else f"{finding.size_mm:.1f}"
-    basis = "a long axis" if finding.size_basis == "mask" else "a bounding extent"
-    return f", {'the largest ' if finding.count > 1 else ''}with {basis} of about {size} mm"
+    Args:
+        regions: Regions without a score are certain.
+        presence: Probability of each concept.
+        least: Certainty of place, in [0, 1].
+    """
+    sure: dict[str, float] = {}
+    best: dict[str, str] = {}
+    for region in regions:
+        chance = max(presence.get(region.concept, 1.0), 1e-6)
+        sure[region.id] = 1.0 if region.score is None else min(1.0, region.score / chance)
+        if sure[region.id] > sure.get(best.get(region.concept, ""), -1.0):
+            best[region.concept] = region.id
+    firsts = set(best.values())
+    return [r for r in regions if sure[r.id] >= least or (r.id in firsts and sure[r.id] >= least / 2)]
 
 
 def _finding(group: list[Region], presence: Mapping[str, float], regions: list[Region], view: ImageView,
@@ -307,6 +281,18 @@ def holder_of(region: Region, regions: Iterable[Region], tree: LabelTree, sites_
     return min(holding, key=area_px, default=None)
 
 
+def _single_organs(regions: list[Region], tree: LabelTree) -> list[Region]:
+    """Regions without further predicted boxes of anatomy that a body has once, or once on each side."""
+    kept: list[Region] = []
+    for region in sorted(regions, key=lambda r: -(1.0 if r.score is None else r.score)):
+        label, side = tree.split(region.concept)
+        most = 2 if tree[label].laterality and side is None else 1
+        several = region.score is None or is_finding(region.concept, tree) or is_counted(region.concept, tree)
+        if several or sum(other.concept == region.concept for other in kept) < most:
+            kept.append(region)
+    return [region for region in regions if region in kept]
+
+
 def _distinct(regions: list[Region], tree: LabelTree) -> list[Region]:
     """Regions without those of a general concept that a more specific one already shows in the same place."""
 
@@ -324,8 +310,8 @@ def _general_last(concepts: list[str], tree: LabelTree) -> list[str]:
     return [c for c in concepts if not any(other != c and tree.covers(c, other) for other in concepts)]
 
 
-def _doubt(concept: str, probability: float, regions: tuple[Region, ...], score: float, tree: LabelTree) -> Finding:
-    seen = tuple(r.id for r in regions if r.concept == concept and (r.score is None or r.score >= score))
+def _doubt(concept: str, probability: float, placed: list[Region], tree: LabelTree) -> Finding:
+    seen = tuple(region.id for region in placed if region.concept == concept)
     kind: Literal["anatomy", "finding"] = "finding" if is_finding(concept, tree) else "anatomy"
     return Finding(id="", concept=concept, name=tree.concept_name(concept), kind=kind, region_ids=seen, count=len(seen),
                    side=tree.split(concept)[1], confidence=round(probability, 4))  # fmt: skip

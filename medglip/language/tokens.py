@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from medglip.language.grammar import is_finding
 from medglip.language.mentions import Mention
 from medglip.language.observe import Observation
+from medglip.language.places import box_area
 from medglip.language.scene import holder_of
 from medglip.records import LabelTree, Region
 
-# Numbers of a token: kind (2), box (6), score, presence, side (2), finding, regions of the concept (3), links (3).
-FEATURES = 19
-LINKS = 3
-# Sums and maxima of those numbers over the regions and over the concepts that the first and the second mention name.
-NAMED = 2 * 2 * 2 * (FEATURES - LINKS)
+# Numbers of a token: kind (2), box (6), score, presence, side (2), finding, regions of the concept (3), and what links it
+# to the question: whether it is the larger of two that are compared; whether the first, the second, any mention names it.
+FEATURES = 20
+LINKS, _MENTIONS = 4, 3
+# Sums and maxima of the others over the regions and over the concepts that the first and the second mention name.
+NAMED = 2 * 2 * 2 * (FEATURES - _MENTIONS)
 _PRESENCE = 9
 MOST_REGIONS, _MOST_CONCEPTS = 48, 32
 # Scores from which regions of a concept are counted; the head learns which count to believe.
@@ -28,10 +30,11 @@ class Tokens(NamedTuple):
     """Tokens of one scene (K, ...) or of a batch (B, K, ...).
 
     Attributes:
-        names: (K, text width) mean word vector of the concept's name.
-        holders: (K, text width) the same of the anatomy that holds a region; zero where there is none.
+        names: (K,) int64 row of the concept's name in a table of word vectors.
+        holders: (K,) int64 the same of the anatomy that holds a region; row 0, of zeros, where there is none.
         features: (K, FEATURES).
         answer: (K,) int64 place of the concept's name in the answers; -1 where it is none.
+        holder_answer: (K,) int64 the same of the holder's name.
         there: (K,) bool, False for padding.
     """
 
@@ -39,6 +42,7 @@ class Tokens(NamedTuple):
     holders: Tensor
     features: Tensor
     answer: Tensor
+    holder_answer: Tensor
     there: Tensor
 
     @classmethod
@@ -48,26 +52,25 @@ class Tokens(NamedTuple):
         return cls(*(pad(list(field), batch_first=True) for field in zip(*scenes, strict=True)))
 
 
-def tokens_of(seen: Observation, answer_index: Mapping[str, int], vector: Callable[[str], Tensor], tree: LabelTree) -> Tokens:
+def tokens_of(seen: Observation, answers: Mapping[str, int], row_of: Callable[[str], int], tree: LabelTree) -> Tokens:
     """Tokens of an observation, not yet linked to a question: its regions in order, then its concepts in order.
 
     Args:
         seen: The observation.
-        answer_index: Place of each answer in the closed vocabulary.
-        vector: Mean word vector of a name.
+        answers: Place of each answer in the closed vocabulary.
+        row_of: Row of a name in the table of word vectors.
         tree: The label tree.
     """
     regions, concepts = seen.regions[:MOST_REGIONS], list(seen.presence)
     holders = [_holder_name(region, regions, tree) for region in regions] + [None] * len(concepts)
     names = [tree.concept_name(concept) for concept in (*(r.concept for r in regions), *concepts)]
-    width = len(vector("image"))
-    blank = torch.zeros(0, width)
     numbers = np.pad(_numbers(seen, regions, concepts, tree), ((0, 0), (0, LINKS)))
     return Tokens(
-        names=torch.stack([vector(name) for name in names]) if names else blank,
-        holders=torch.stack([vector(name) if name else torch.zeros(width) for name in holders]) if names else blank,
+        names=torch.tensor([row_of(name) for name in names], dtype=torch.long),
+        holders=torch.tensor([row_of(name) if name else 0 for name in holders], dtype=torch.long),
         features=torch.from_numpy(numbers),
-        answer=torch.tensor([answer_index.get(name, -1) for name in names], dtype=torch.long),
+        answer=torch.tensor([answers.get(name, -1) for name in names], dtype=torch.long),
+        holder_answer=torch.tensor([answers.get(name or "", -1) for name in holders], dtype=torch.long),
         there=torch.ones(len(names), dtype=torch.bool),
     )
 
@@ -87,21 +90,32 @@ def linked_tokens(tokens: Tokens, linked: np.ndarray) -> Tokens:
 
 
 def links(seen: Observation, mentions: Sequence[Mention], tree: LabelTree) -> np.ndarray:
-    """(K, LINKS) float32: whether a token's concept answers the first, the second, any mention of the question."""
+    """(K, LINKS) float32: whether a token is the larger of two, and answers the first, the second, any mention.
+
+    Args:
+        seen: The scene's observation.
+        mentions: Of the question.
+        tree: The label tree.
+    """
     concepts = [region.concept for region in seen.regions[:MOST_REGIONS]] + list(seen.presence)
     linked = np.zeros((len(concepts), LINKS), dtype=np.float32)
     for number, mention in enumerate(mentions):
         exact = [concept in mention.concepts for concept in concepts]
         for row, concept in enumerate(concepts):
             if exact[row] or (not any(exact) and any(tree.covers(meant, concept) for meant in mention.concepts)):
-                linked[row, 2] = 1.0
-                linked[row, min(number, 1)] = 1.0
+                linked[row, 3] = 1.0
+                linked[row, 1 + min(number, 1)] = 1.0
+    # Regions come by falling score: the first that is named is the one to compare.
+    firsts = [next((r for r, row in zip(seen.regions, linked, strict=False) if row[column]), None) for column in (1, 2)]
+    if firsts[0] is not None and firsts[1] is not None:
+        larger = 1 + int(box_area(firsts[1].box_xyxy) > box_area(firsts[0].box_xyxy))
+        linked[:, 0] = linked[:, larger]
     return linked
 
 
 def named_features(tokens: Tokens) -> Tensor:
     """(B, NAMED) sums and maxima over the tokens that the question names: attention's means cannot count."""
-    numbers, linked = tokens.features[..., :-LINKS], tokens.features[..., -LINKS:]
+    numbers, linked = tokens.features[..., :-_MENTIONS], tokens.features[..., -_MENTIONS:]
     pooled = []
     for mention in (0, 1):
         for kind in (0, 1):

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from medglip.errors import InputError, ModelError
 from medglip.language.mentions import Lexicon, Mention
-from medglip.language.observe import FOLDER, Observation, Vocabulary, observe
+from medglip.language.observe import FOLDER, Observation, observe
 from medglip.language.questions import CANNOT_TELL
-from medglip.language.tokens import FEATURES, NAMED, Tokens, linked_tokens, links, named_features, tokens_of
+from medglip.language.tokens import FEATURES, MOST_REGIONS, NAMED, Tokens, linked_tokens, links, named_features, tokens_of
 from medglip.language.view import ImageView
+from medglip.language.vocabulary import Vocabulary
 from medglip.records import LabelTree, Region, label_tree
 
 if TYPE_CHECKING:
@@ -122,21 +123,23 @@ class VQAHead(nn.Module):
         self.named = nn.Sequential(nn.Linear(NAMED, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.out = nn.Sequential(nn.Linear((heads + 2) * width, 2 * width), nn.GELU(), nn.Dropout(0.1))
         self.classes = nn.Linear(2 * width, len(config.answers))
-        self.copy_query, self.evidence_query = nn.Linear(2 * width, width), nn.Linear(2 * width, width)
+        self.copy_query, self.holder_query, self.evidence_query = (nn.Linear(2 * width, width) for _ in range(3))
         self.none = nn.Parameter(torch.zeros(1, 1, width))
 
-    def forward(self, words: Tensor, is_word: Tensor, tokens: Tokens) -> HeadOutput:
+    def forward(self, words: Tensor, is_word: Tensor, tokens: Tokens, table: Tensor) -> HeadOutput:
         """Logits.
 
         Args:
             words: (B, L, text width) vectors of the question's words.
             is_word: (B, L) bool, True where there is a word.
             tokens: The scene's, each (B, K, ...).
+            table: (U, text width) vectors of the names that tokens have by row.
         """
         x = self.word(words)
         weight = self.read(torch.tanh(x)).masked_fill(~is_word.unsqueeze(-1), -1e4).softmax(1)
         question = (weight * x).sum(1)  # (B, width)
-        scene = self.name(tokens.names) + self.holder(tokens.holders) + self.feature(tokens.features)
+        # Names are few and tokens many: each name is read once.
+        scene = self.name(table)[tokens.names] + self.holder(table)[tokens.holders] + self.feature(tokens.features)
         scene = self.token_norm(scene) * tokens.there.unsqueeze(-1)
         # A null token: something to look at in an empty scene.
         everything = torch.cat([self.none.expand(len(scene), -1, -1), scene], 1)
@@ -147,16 +150,18 @@ class VQAHead(nn.Module):
             state = state + step(state)
         h = self.out(torch.cat([state.flatten(1), question, self.named(named_features(tokens))], -1))
         scale = scene.shape[-1] ** -0.5
-        copied = torch.einsum("bd,bkd->bk", self.copy_query(h), scene) * scale
-        evidence = torch.einsum("bd,bkd->bk", self.evidence_query(h), scene) * scale
-        return HeadOutput(_with_copies(self.classes(h), copied, tokens), evidence)
+        own, holder, evidence = (
+            torch.einsum("bd,bkd->bk", query(h), scene) * scale
+            for query in (self.copy_query, self.holder_query, self.evidence_query)
+        )
+        answers = _with_copies(self.classes(h), own, tokens.answer, tokens.there)
+        return HeadOutput(_with_copies(answers, holder, tokens.holder_answer, tokens.there), evidence)
 
 
-def _with_copies(logits: Tensor, copied: Tensor, tokens: Tokens) -> Tensor:
-    """Class logits, raised by the best token whose name is that class; a token without a class raises none."""
-    able = tokens.there & (tokens.answer >= 0)
-    raised = copied.masked_fill(~able, -1e4)
-    best = torch.full_like(logits, -1e4).scatter_reduce(1, tokens.answer.clamp(min=0), raised, "amax")
+def _with_copies(logits: Tensor, copied: Tensor, places: Tensor, there: Tensor) -> Tensor:
+    """Class logits (B, answers), raised by the best token (B, K) whose name is that class; a place of -1 raises none."""
+    raised = copied.masked_fill(~there | (places < 0), -1e4)
+    best = torch.full_like(logits, -1e4).scatter_reduce(1, places.clamp(min=0), raised, "amax")
     return torch.logaddexp(logits, best)
 
 
@@ -166,6 +171,8 @@ class WordVectors:
     def __init__(self, text_encoder: Any) -> None:
         self._encoder = text_encoder
         self._known: dict[str, Tensor] = {}
+        self._rows: dict[str, int] = {}
+        self._means = [torch.zeros(self.width)]
 
     @property
     def width(self) -> int:
@@ -181,9 +188,16 @@ class WordVectors:
             self._known[text] = self._encoder(ids.to(device), is_word.to(device))[0][is_word[0].to(device)].float().cpu()
         return self._known[text]
 
-    def mean(self, text: str) -> Tensor:
-        """(width,) float32."""
-        return self.words(text).mean(0)
+    def row_of(self, name: str) -> int:
+        """Row of a name in the table; a new name gets a new row."""
+        if name not in self._rows:
+            self._rows[name] = len(self._means)
+            self._means.append(self.words(name).mean(0))
+        return self._rows[name]
+
+    def table(self) -> Tensor:
+        """(U, width) float32, the mean word vector of each name so far; row 0 is zero."""
+        return torch.stack(self._means)
 
 
 class VQA:
@@ -277,17 +291,20 @@ class VQA:
     def answer_all(self, pairs: Sequence[tuple[Observation, str]]) -> list[Answer]:
         """Answers to many (observation, question) pairs at once."""
         answers = []
+        lexicon = self.lexicon
+        tokens: dict[int, Tokens] = {}
+        for seen, _ in pairs:
+            if id(seen) not in tokens:
+                tokens[id(seen)] = tokens_of(seen, self.answer_index, self.vectors.row_of, self.tree)
         for start in range(0, len(pairs), 64):
             batch = pairs[start : start + 64]
             words, is_word = padded_words([self.vectors.words(question) for _, question in batch])
-            mentions = [self.lexicon.mentions(question) for _, question in batch]
+            mentions = [lexicon.mentions(question) for _, question in batch]
             scenes = [
-                linked_tokens(
-                    tokens_of(seen, self.answer_index, self.vectors.mean, self.tree), links(seen, found, self.tree)
-                )
+                linked_tokens(tokens[id(seen)], links(seen, found, self.tree))
                 for (seen, _), found in zip(batch, mentions, strict=True)
             ]  # fmt: skip
-            output = self.head(words, is_word, Tokens.padded(scenes))
+            output = self.head(words, is_word, Tokens.padded(scenes), self.vectors.table())
             probability = (output.answers / self.config.temperature).softmax(-1)
             for row, ((seen, question), found) in enumerate(zip(batch, mentions, strict=True)):
                 answers.append(self._decided(seen, question, found, probability[row], output.evidence[row].sigmoid()))
@@ -315,7 +332,7 @@ class VQA:
         if confidence < self.config.threshold:
             return Answer(CANNOT_TELL, confidence, abstained=True, reason="low confidence", guess=guess)
         shown = () if guess in ("no", "0") else tuple(
-            region for region, value in zip(seen.regions, evidence.tolist(), strict=False) if value >= _EVIDENCE
+            region for region, value in zip(seen.regions[:MOST_REGIONS], evidence.tolist(), strict=False) if value >= _EVIDENCE
         )  # fmt: skip
         return Answer(guess, confidence, tuple(region.id for region in shown), regions=shown, guess=guess)
 

@@ -24,12 +24,12 @@ from medglip.language.observe import (
     deniable_of,
     observation_of_record,
     observe_dataset,
-    vocabulary_of,
-)  # fmt: skip
+)
 from medglip.language.places import box_iou
 from medglip.language.questions import CANNOT_TELL, QuestionAnswer, question_set
 from medglip.language.report import report
 from medglip.language.tokens import MOST_REGIONS, Tokens, linked_tokens, links, tokens_of
+from medglip.language.vocabulary import vocabulary_of
 from medglip.language.vqa import VQA, HeadConfig, VQAHead, WordVectors, padded_words
 from medglip.records import ImageRecord, LabelTree, label_tree
 
@@ -50,12 +50,14 @@ class Sample:
         tokens: The scene's.
         answer: Place of the answer, -1 where the vocabulary lacks it.
         evidence: (K,) float32, 1 for tokens that prove the answer.
+        topic: What the question is about.
     """
 
     words: Tensor
     tokens: Tokens
     answer: int
     evidence: Tensor
+    topic: str
 
 
 class Samples:
@@ -71,7 +73,7 @@ class Samples:
     def sample(self, pair: QuestionAnswer, seen: Observation, record: ImageRecord) -> Sample:
         """One sample. ``record`` holds the evidence regions."""
         if id(seen) not in self._scenes:
-            self._scenes[id(seen)] = tokens_of(seen, self.answers, self.vectors.mean, self.tree)
+            self._scenes[id(seen)] = tokens_of(seen, self.answers, self.vectors.row_of, self.tree)
         if pair.question not in self._mentions:
             self._mentions[pair.question] = self._lexicon.mentions(pair.question)
         linked = links(seen, self._mentions[pair.question], self.tree)
@@ -83,7 +85,7 @@ class Samples:
                 other.concept == region.concept and box_iou(other.box_xyxy, region.box_xyxy) >= 0.5 for other in proof
             )
         answer = self.answers.get(pair.answer, -1)
-        return Sample(self.vectors.words(pair.question), tokens, answer, evidence)
+        return Sample(self.vectors.words(pair.question), tokens, answer, evidence, pair.topic)
 
 
 def train_vqa(
@@ -173,10 +175,11 @@ def fit(
     both = [[a, b] for a, b in zip(made("train", observations), made("train", truth), strict=True)]
     blind = [[sample] for sample in made("train", empty)]
     val = made("val", observations) or [choice[0] for choice in both]
+    table = vqa.vectors.table()
     torch.manual_seed(seed)
-    head = _trained(VQAHead(vqa.config), both, seed, steps, progress)
-    blind_head = _trained(VQAHead(vqa.config), blind, seed, max(1, steps // 3))
-    temperature, threshold = _calibrated(head, val, vqa.config.coverage)
+    head = _trained(VQAHead(vqa.config), both, table, seed, steps, progress)
+    blind_head = _trained(VQAHead(vqa.config), blind, table, seed, max(1, steps // 3))
+    temperature, threshold = _calibrated(head, val, table, vqa.config.coverage)
     config = replace(vqa.config, temperature=temperature, threshold=threshold)
     return VQA(vqa.grounder, head, config, vqa.vocabulary), blind_head
 
@@ -248,6 +251,7 @@ def _is_right(answer: Any, truth: str) -> bool:
 def _trained(
     head: VQAHead,
     choices: Sequence[Sequence[Sample]],
+    table: Tensor,
     seed: int,
     steps: int,
     progress: Callable[..., None] | None = None,
@@ -255,13 +259,17 @@ def _trained(
     """The head after so many steps; at each, one scene of every question is drawn."""
     rng = np.random.default_rng(seed)
     known = [number for number, choice in enumerate(choices) if choice[0].answer >= 0]
+    # Rare topics are drawn more often than they are asked: by the square root.
+    counts = Counter(choices[number][0].topic for number in known)
+    weight = np.array([counts[choices[number][0].topic] ** -0.5 for number in known])
+    weight /= weight.sum()
     optimiser = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.1)
     head.train()
     for step in range(steps):
-        drawn = rng.choice(known, size=min(_BATCH, len(known)), replace=False)
+        drawn = rng.choice(known, size=min(_BATCH, len(known)), replace=False, p=weight)
         batch = [choices[number][int(rng.integers(len(choices[number])))] for number in drawn]
-        loss = _loss(head, batch, rng)
+        loss = _loss(head, batch, table, rng)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
@@ -274,14 +282,14 @@ def _trained(
     return head.eval()
 
 
-def _loss(head: VQAHead, batch: Sequence[Sample], rng: np.random.Generator) -> Tensor:
+def _loss(head: VQAHead, batch: Sequence[Sample], table: Tensor, rng: np.random.Generator) -> Tensor:
     words, is_word, tokens, answer, evidence = collated(batch)
     # Jitter and dropout of tokens: the head meets other boxes than those it was trained on.
     features = tokens.features.clone()
     features[..., 2:8] += torch.from_numpy(rng.normal(0, 0.01, features[..., 2:8].shape).astype(np.float32))
     dropped = torch.from_numpy(rng.random(tokens.there.shape) < 0.02)
     tokens = tokens._replace(features=features, there=tokens.there & ~dropped)
-    output = head(words, is_word, tokens)
+    output = head(words, is_word, tokens, table)
     loss = functional.cross_entropy(output.answers, answer, label_smoothing=0.02)
     if tokens.there.any():
         there = tokens.there
@@ -298,12 +306,12 @@ def collated(batch: Sequence[Sample]) -> tuple[Tensor, Tensor, Tokens, Tensor, T
 
 
 @torch.no_grad()
-def _calibrated(head: VQAHead, samples: Sequence[Sample], coverage: float) -> tuple[float, float]:
+def _calibrated(head: VQAHead, samples: Sequence[Sample], table: Tensor, coverage: float) -> tuple[float, float]:
     """Temperature of the least loss, and the confidence that so many of the samples reach."""
     logits, answers = [], []
     for start in range(0, len(samples), _BATCH):
         words, is_word, tokens, answer, _ = collated(samples[start : start + _BATCH])
-        logits.append(head(words, is_word, tokens).answers)
+        logits.append(head(words, is_word, tokens, table).answers)
         answers.append(answer)
     every, truth = torch.cat(logits), torch.cat(answers)
     known = truth >= 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medglip.model.boxes import box_area, box_iou
 
-ANCHOR_SCALE = 4.0  # side of a point's anchor in strides: 32, 64, 128, 256 pixels at strides 8 to 64
+ANCHOR_SCALE = 4.0  # side of a point's anchor in strides: 16, 32, 64, 128, 256 pixels at strides 4 to 64
 
 
 def assign(points: Tensor, strides: Tensor, boxes: Tensor, candidates: int = 9) -> Tensor:
@@ -16,8 +16,9 @@ def assign(points: Tensor, strides: Tensor, boxes: Tensor, candidates: int = 9) 
 
     On each level the ``candidates`` points nearest to a box's centre are looked at; those inside the box whose anchors
     overlap it at least by mean plus standard deviation of all candidates learn it. A point wanted by several boxes
-    takes the one it overlaps most. A box that gets no point (tiny ones lie between the points) takes the nearest of the
-    finest level that is nobody's only one, the smallest box first to choose.
+    takes the smallest (ATSS: the one it overlaps most), so that a lesion is not lost in its organ. A box that gets no
+    point (tiny ones lie between the points) takes the nearest of the finest level that is nobody's only one, the
+    smallest box first to choose.
 
     Args:
         points: (N, 2) x, y in pixels, level by level.
@@ -47,9 +48,9 @@ def assign(points: Tensor, strides: Tensor, boxes: Tensor, candidates: int = 9) 
     threshold = fit.mean(dim=0) + fit.std(dim=0)
     place = points[candidate]  # (C, G, 2)
     inside = ((place > boxes[:, :2]) & (place < boxes[:, 2:])).all(dim=-1)
-    wanted = torch.zeros_like(overlap).scatter_(0, candidate, ((fit >= threshold) & inside).to(overlap.dtype))
-    best, box = (overlap * wanted).max(dim=1)
-    assigned[best > 0] = box[best > 0]
+    wanted = torch.zeros_like(overlap).scatter_(0, candidate, ((fit >= threshold) & inside).to(overlap.dtype)) > 0
+    area, box = box_area(boxes).expand(len(points), -1).where(wanted, torch.inf).min(dim=1)
+    assigned[area < torch.inf] = box[area < torch.inf]
 
     learners = torch.bincount(assigned[assigned >= 0], minlength=len(boxes)).tolist()
     left_out = sorted((number for number, count in enumerate(learners) if count == 0), key=box_area(boxes).tolist().__getitem__)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medglip.model.boxes import nms_keep
 from medglip.model.encoders import ImageEncoder, PhraseEncoder, build_image_encoder, build_text_encoder
 from medglip.model.fusion import FusionLayer
-from medglip.model.head import Alignment, DenseHead, FeaturePyramid, GroundingHead, Presence, grid_points
+from medglip.model.head import Alignment, DenseHead, FeaturePyramid, GroundingHead, Presence, grid_points, position_features
 from medglip.model.modality import ModalityConditioning
 from medglip.model.prompt import Prompt
 from medglip.records.record import MODALITIES
@@ -79,10 +79,12 @@ class MedGLIP(nn.Module):
         for layer in self.fusion:
             levels, phrases = layer(levels, phrases, prompt.phrase_is_asked)
 
-        names, reaches, quality, features = self.head.dense(levels, self.head.pyramid.strides)
-        points, strides = grid_points(levels, self.head.pyramid.strides)
+        maps_of_points = self.head.dense(levels, self.head.pyramid.strides)
+        names, reaches, quality, features = maps_of_points.joined()
+        points, strides = grid_points(maps_of_points.names, maps_of_points.strides)
         boxes = torch.cat([points - reaches[..., :2], points + reaches[..., 2:]], dim=-1)
-        logits = self.head.align(names, phrases)
+        height, width = (side * maps_of_points.strides[0] for side in maps_of_points.names[0].shape[-2:])
+        logits = self.head.align(names, phrases, position_features(points, (width, height)))
         presence = self.head.presence(levels, phrases, logits)
         return GroundingOutput(logits, boxes, quality, presence, features, points, strides, phrases)
 
@@ -102,13 +104,13 @@ class Detections(NamedTuple):
 
 
 @torch.no_grad()
-def detect(output: GroundingOutput, size: int, top: int = 100, nms: float = 0.6) -> list[Detections]:
+def detect(output: GroundingOutput, size: int, top: int = 100, nms: float = 0.5) -> list[Detections]:
     """The ``top`` boxes a phrase after suppression within the phrase, for each image of a batch.
 
-    A score is sqrt(alignment * quality) * presence: how well the point fits the phrase, how well the box fits, and
+    A score is alignment^0.6 * quality^0.4 * presence: how well the point fits the phrase, how well the box fits, and
     whether the phrase is there at all.
     """
-    scores = (output.logits.sigmoid() * output.quality.sigmoid().unsqueeze(-1)).sqrt().transpose(1, 2)
+    scores = (output.logits.sigmoid() ** 0.6 * output.quality.sigmoid().unsqueeze(-1) ** 0.4).transpose(1, 2)
     scores = scores * output.presence.sigmoid().unsqueeze(-1)
     best, points = scores.topk(min(top, scores.shape[-1]), dim=-1)
     found = []
@@ -127,7 +129,7 @@ def build_model(config: Mapping[str, Any], pretrained: bool = True) -> MedGLIP:
     width, heads = model["width"], model["heads"]
     encoder = build_image_encoder(image["encoder"], pretrained, image.get("train_from", 16), image.get("folder"))
     phrases = PhraseEncoder(build_text_encoder(text["encoder"], text.get("folder")), width, heads)
-    pyramid = FeaturePyramid(encoder.channels, width, model["finest_stride"])
+    pyramid = FeaturePyramid(encoder.channels, width)
     fusion = nn.ModuleList(
         FusionLayer(width, heads, model["layer_scale"], model["image_looks"]) for _ in range(model["fusion_layers"])
     )

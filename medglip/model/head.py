@@ -1,6 +1,7 @@
 """Feature pyramid and dense head: what is at each point, how far its box reaches, how good it is. Knows no words."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,45 +23,54 @@ def grid_points(levels: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tenso
     return torch.cat(points).to(levels[0].device), torch.cat(steps).to(levels[0].device)
 
 
-class FeaturePyramid(nn.Module):
-    """Levels of stride 8, 16, 32, 64 (or 4, 8, 16, 32) of equal width, which know where in the image they are.
+def position_features(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 6) of points (N, 2) as (x, y) in an image of (width, height): x and y in [-1, 1], their squares, their sines."""
+    place = points / torch.tensor(size, device=points.device, dtype=points.dtype) * 2 - 1
+    return torch.cat([place, place**2, torch.sin(torch.pi * place)], dim=-1)
 
-    The stride-4 map is always used: as a level of its own, or folded into the stride-8 level, where small lesions need
-    its detail. Where something lies tells left from right and one vertebra from the next, so position is added.
+
+class FeaturePyramid(nn.Module):
+    """Levels of stride 8, 16, 32, 64 and of equal width, which know where in the image they are.
+
+    The stride-4 map is folded into the stride-8 level, where small lesions need its detail. Where something lies tells
+    left from right and one vertebra from the next, so position is added.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, finest: int = 8) -> None:
+    strides = (8, 16, 32, 64)
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
-        self.strides = (finest, 2 * finest, 4 * finest, 8 * finest)
-        self.detail = nn.Conv2d(channels[0], width, 3, 2, 1) if finest == 8 else None
-        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in (channels if finest == 4 else channels[1:]))
+        self.detail = nn.Conv2d(channels[0], width, 3, 2, 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in channels[1:])
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.lateral)
-        self.coarsest = nn.Conv2d(width, width, 3, 2, 1) if finest == 8 else None
+        self.coarsest = nn.Conv2d(width, width, 3, 2, 1)
         self.position = nn.Conv2d(6, width, 1)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps of stride 4, 8, 16, 32 to four levels, each (B, width, H, W)."""
-        laterals = [layer(x) for layer, x in zip(self.lateral, maps[-len(self.lateral) :], strict=True)]
-        if self.detail is not None:
-            laterals[0] = laterals[0] + self.detail(maps[0])
-        for fine in range(len(laterals) - 2, -1, -1):
+        laterals = [layer(x) for layer, x in zip(self.lateral, maps[1:], strict=True)]
+        laterals[0] = laterals[0] + self.detail(maps[0])
+        for fine in (1, 0):
             laterals[fine] = laterals[fine] + F.interpolate(laterals[fine + 1], scale_factor=2.0, mode="nearest")
         levels = [layer(x) for layer, x in zip(self.smooth, laterals, strict=True)]
-        if self.coarsest is not None:
-            levels.append(self.coarsest(F.relu(levels[-1])))
-        return [level + self.position(self._coordinates(level)) for level in levels]
+        levels.append(self.coarsest(F.relu(levels[-1])))
+        return [level + self.position(self._where(level)) for level in levels]
 
     @staticmethod
-    def _coordinates(level: Tensor) -> Tensor:
-        """(1, 6, H, W): x, y in [-1, 1], their squares and their sines."""
+    def _where(level: Tensor) -> Tensor:
+        """(1, 6, H, W) position features of a level's cells."""
+        points, _ = grid_points([level], [1])
         height, width = level.shape[-2:]
-        y, x = (torch.linspace(-1, 1, side, device=level.device, dtype=level.dtype) for side in (height, width))
-        y, x = y.view(1, 1, -1, 1).expand(1, 1, height, width), x.view(1, 1, 1, -1).expand(1, 1, height, width)
-        return torch.cat([x, y, x * x, y * y, torch.sin(torch.pi * x), torch.sin(torch.pi * y)], dim=1)
+        features = position_features(points, (width, height)).to(level.dtype)
+        return features.T.reshape(1, -1, height, width)
 
 
 class DenseHead(nn.Module):
-    """Per point: a vector to compare with phrases, the distances to the sides of its box, and the box's quality."""
+    """Per point: a vector to compare with phrases, the distances to the sides of its box, and the box's quality.
+
+    The finest level speaks twice: once a cell, and once for each quarter of a cell, so that a lesion of ten pixels has
+    points of its own (stride 4) at the price of a 1x1 convolution.
+    """
 
     def __init__(self, width: int, depth: int, levels: int) -> None:
         super().__init__()
@@ -68,7 +78,8 @@ class DenseHead(nn.Module):
         self.name = nn.Conv2d(width, width, 1)
         self.box = nn.Conv2d(width, 4, 3, padding=1)
         self.quality = nn.Conv2d(width, 1, 3, padding=1)
-        self.reach = nn.Parameter(torch.ones(levels))
+        self.fine_name, self.fine_box, self.fine_quality = (nn.Conv2d(width, 4 * count, 1) for count in (width, 4, 1))
+        self.reach = nn.Parameter(torch.ones(levels + 1))
 
     @staticmethod
     def _tower(width: int, depth: int) -> nn.Sequential:
@@ -78,26 +89,56 @@ class DenseHead(nn.Module):
         ]
         return nn.Sequential(*layers)
 
-    def forward(self, levels: list[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What each of N points says.
-
-        Returns:
-            Names (B, N, width), reaches (B, N, 4) as pixels left, top, right, bottom, quality logits (B, N), and the
-            features (B, N, width) before the last layer.
-        """
-        names, reaches, qualities, features = [], [], [], []
-        for number, (level, stride) in enumerate(zip(levels, strides, strict=True)):
+    def forward(self, levels: list[Tensor], strides: Sequence[int]) -> "PointMaps":
+        """Maps of what the points say, the finest (stride ``strides[0] / 2``) first."""
+        maps = PointMaps([], [], [], [], [])
+        for level, stride in zip(levels, strides, strict=True):
             name, box = self.name_tower(level), self.box_tower(level)
-            features.append(name.flatten(2))
-            names.append(self.name(name).flatten(2))
-            reaches.append(F.softplus(self.box(box) * self.reach[number]).flatten(2) * (2 * stride))
-            qualities.append(self.quality(box).flatten(2))
-        joined = [torch.cat(parts, dim=2).transpose(1, 2) for parts in (names, reaches, qualities, features)]
-        return joined[0], joined[1], joined[2].squeeze(-1), joined[3]
+            if not maps.strides:
+                fine = (self.fine_name(name), self.fine_box(box), self.fine_quality(box))
+                names, boxes, qualities = (F.pixel_shuffle(x, 2) for x in fine)
+                features = F.interpolate(name, scale_factor=2.0, mode="nearest")
+                self._add(maps, names, boxes, qualities, features, stride // 2)
+            self._add(maps, self.name(name), self.box(box), self.quality(box), name, stride)
+        return maps
+
+    def _add(self, maps: "PointMaps", name: Tensor, box: Tensor, quality: Tensor, feature: Tensor, stride: int) -> None:
+        maps.reaches.append(F.softplus(box * self.reach[len(maps.strides)]) * (2 * stride))
+        maps.names.append(name)
+        maps.qualities.append(quality)
+        maps.features.append(feature)
+        maps.strides.append(stride)
+
+
+class PointMaps(NamedTuple):
+    """What the points of each level say: maps (B, C, H, W), and the levels' strides.
+
+    Attributes:
+        names: ``width`` channels, to compare with phrases.
+        reaches: 4 channels, pixels from the point to left, top, right, bottom.
+        qualities: 1 channel, logit of the box's IoU.
+        features: ``width`` channels, the last before the names.
+        strides: Pixels between points.
+    """
+
+    names: list[Tensor]
+    reaches: list[Tensor]
+    qualities: list[Tensor]
+    features: list[Tensor]
+    strides: list[int]
+
+    def joined(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Names (B, N, width), reaches (B, N, 4), qualities (B, N), features (B, N, width), level by level, row by row."""
+        parts = (self.names, self.reaches, self.qualities, self.features)
+        names, reaches, qualities, features = (torch.cat([x.flatten(2) for x in part], 2).transpose(1, 2) for part in parts)
+        return names, reaches, qualities.squeeze(-1), features
 
 
 class Alignment(nn.Module):
-    """Logit of "this point shows this phrase": v . t / sqrt(d) * exp(s) + b.
+    """Logit of "this point shows this phrase": v . t / sqrt(d) * exp(s) + b, and where in the image the phrase belongs.
+
+    The last term is a product of the phrase with the point's position. It starts at nothing and is the short way from
+    the word "left" to a side of the image, which the features alone take many steps to find.
 
     Source: GLIP (arXiv 2112.03857) section 3.1 with the scale and bias of MM-Grounding-DINO (arXiv 2401.02361).
     """
@@ -105,13 +146,16 @@ class Alignment(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.text = nn.Linear(width, width)
+        self.place = nn.Linear(width, 6)
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.tensor(PRIOR_LOGIT))
+        nn.init.zeros_(self.place.weight)
+        nn.init.zeros_(self.place.bias)
 
-    def forward(self, points: Tensor, phrases: Tensor) -> Tensor:
-        """Points (B, N, width) and phrases (B, P, width) to logits (B, N, P)."""
+    def forward(self, points: Tensor, phrases: Tensor, where: Tensor) -> Tensor:
+        """Points (B, N, width), phrases (B, P, width) and position features (N, 6) to logits (B, N, P)."""
         words = self.text(phrases).transpose(1, 2) * (self.log_scale.exp() / points.shape[-1] ** 0.5)
-        return points @ words + self.bias
+        return points @ words + where.to(points.dtype) @ self.place(phrases).transpose(1, 2) + self.bias
 
 
 class Presence(nn.Module):

@@ -1,7 +1,8 @@
-"""The upper abdomen, drawn once and shown as CT or as MR. Knows no files.
+"""The upper abdomen, drawn once and shown as CT or as T2-weighted MR. Knows no files.
 
-The two look alike at first sight on purpose, and the same find has the opposite grey in them: a cyst is dark in CT and
-bright in T2-weighted MR, a tumour of the liver or a stone is bright in CT and dark in MR.
+The greys of the organs are drawn from the same ranges in both, but a find has the opposite grey: a cyst is dark in CT and
+bright in MR, a tumour of the liver or a stone of the kidney is bright in CT and dark in MR. So a round spot can be named
+only by who knows the modality. (Contrasts are as clear as in a good textbook, not as subtle as in a patient.)
 """
 
 from dataclasses import dataclass
@@ -32,27 +33,8 @@ LUNGS = ("right lung", "left lung")
 FINDINGS = (
     "liver cyst", "liver tumor", "right kidney cyst", "left kidney cyst", "right kidney stone", "left kidney stone",
 )  # fmt: skip
-PRESENT = 0.5  # of the exams show a given kind of finding; a kidney finding is on either side
-
-# Hounsfield units without and with contrast medium (portal venous).
-_HU = {
-    "fat": (-95, -95), "muscle": (50, 60), "gas": (-900, -900), "gallbladder": (8, 8), "cava": (42, 125),
-    "vessel": (44, 140), "liver": (58, 108), "spleen": (50, 120), "kidney": (40, 165), "sinus": (-95, -90),
-    "aorta": (44, 160), "lung": (-840, -830), "liver cyst": (0, 3), "liver tumor": (130, 185), "kidney cyst": (-18, 5),
-    "kidney stone": (500, 560), "lung nodule": (30, 60),
-}  # fmt: skip
-# T2-weighted signal, fat suppressed; blood without and with flow.
-_T2 = {
-    "fat": (0.17, 0.17), "muscle": (0.24, 0.24), "gas": (0.0, 0.0), "gallbladder": (0.9, 0.9), "cava": (0.55, 0.12),
-    "vessel": (0.62, 0.25), "liver": (0.46, 0.46), "spleen": (0.6, 0.6), "kidney": (0.64, 0.64), "sinus": (0.4, 0.4),
-    "aorta": (0.62, 0.09), "liver cyst": (0.98, 0.98), "liver tumor": (0.14, 0.14), "kidney cyst": (1.05, 1.05),
-    "kidney stone": (0.04, 0.04), "lung": (0.03, 0.03),
-}  # fmt: skip
-# What differs from person to person, or with what was eaten: lowest and highest in CT, then in MR.
-_VARIED = {
-    "bowel": (10, 90, 0.35, 0.7), "stomach": (5, 90, 0.35, 0.8), "vertebra": (130, 230, 0.32, 0.6),
-    "rib": (200, 420, 0.1, 0.5), "canal": (10, 60, 0.4, 0.95),
-}  # fmt: skip
+PRESENT = 0.65  # of the exams show a given kind of finding; a kidney finding is on either side
+_HU_OF_BLACK, _HU_OF_WHITE = -160.0, 240.0  # greys 0 and 1: the soft-tissue window
 _ORDER = (
     "gallbladder", "bowel", "stomach", "gas", "liver", "vessel", "spleen", "right kidney", "left kidney", "sinus",
     "cava", "aorta", "vertebra", "canal", "rib",
@@ -75,26 +57,25 @@ class _Body:
 
 def ct(exam: Exam, rng: Rng) -> Scene:
     """One CT of the upper abdomen and the bases of the lungs: int16 HU (K, 256, 256)."""
-    slices = int(rng.integers(12, 17))
-    contrast = bool(rng.random() < 0.65)
+    slices = int(rng.integers(12, 16))
     tissue = _anatomy(rng, np.linspace(0.1, 1.0, slices) + rng.uniform(-0.04, 0.04), air=True)
     things = [*_organs(tissue, (*ORGANS, *LUNGS)), *_findings(rng, tissue), *_nodules(rng, tissue)]
-    values = np.full((slices, *SIZE), -1000.0, np.float32)
-    grey = {name: pair[contrast] + rng.normal(0, 5) for name, pair in _HU.items()}
-    grey |= {name: rng.uniform(low, high) for name, (low, high, _, _) in _VARIED.items()}
-    tissue_grain, noise, dose = 7 * grain(rng, _SHEET, 1.2), grain(rng, _SHEET, 0.5), rng.uniform(8, 12)
+    enhanced = bool(rng.random() < 0.65)
+    grey = _greys(rng, enhanced, cyst=-1)
+    values = np.empty((slices, *SIZE), np.int16)
+    tissue_grain, noise = 0.018 * grain(rng, _SHEET, 1.2), rng.uniform(0.02, 0.03) * grain(rng, _SHEET, 0.5)
     for k in range(slices):
-        plane = _painted(rng, tissue, things, grey, k, -1000.0)
-        plane += (plane > -300) * window(rng, tissue_grain, SIZE)
-        lung = tissue["right lung"][k] | tissue["left lung"][k]
-        plane[lung & (plane < -300) & (window(rng, tissue_grain, SIZE) > 15)] = 20  # vessels cut across
-        values[k] = blurred(plane, 0.6) + dose * window(rng, noise, SIZE)
+        plane = _painted(rng, tissue, things, grey, k)
+        lung = (tissue["right lung"][k] | tissue["left lung"][k]) & (plane == 0)
+        plane += (plane > 0) * window(rng, tissue_grain, SIZE)
+        plane = np.where(plane == 0, -2.1, plane)
+        plane[lung] = np.where(window(rng, tissue_grain, SIZE)[lung] > 0.04, 0.4, -1.7)  # vessels cut across
+        plane = blurred(plane, 0.6) + window(rng, noise, SIZE)
+        values[k] = np.rint(_HU_OF_BLACK + plane * (_HU_OF_WHITE - _HU_OF_BLACK)).clip(-1024, 3071)
     pixel = round(float(rng.uniform(1.25, 1.5)), 3)
-    facts = {"phase": "portal venous" if contrast else "none"}
     searched = (*ORGANS, *LUNGS, *FINDINGS, "lung nodule")
-    spacing = (float(rng.choice([7.5, 8.0, 10.0])), pixel, pixel)
-    return Scene("ct", "abdomen", exam, np.rint(values).clip(-1024, 3071).astype(np.int16), spacing, tuple(things),
-                 searched, facts)  # fmt: skip
+    return Scene("ct", "abdomen", exam, values, (float(rng.choice([7.5, 8.0, 10.0])), pixel, pixel), tuple(things),
+                 searched, {"phase": "portal venous" if enhanced else "none"})  # fmt: skip
 
 
 def mr(exam: Exam, rng: Rng) -> Scene:
@@ -102,21 +83,43 @@ def mr(exam: Exam, rng: Rng) -> Scene:
     slices = int(rng.integers(10, 13))
     tissue = _anatomy(rng, np.linspace(0.12, 0.72, slices) + rng.uniform(-0.04, 0.04), air=False)
     things = [*_organs(tissue, ORGANS), *_findings(rng, tissue)]
-    flow = int(rng.integers(2))
-    grey = {name: pair[flow] + rng.normal(0, 0.015) for name, pair in _T2.items()}
-    grey |= {name: rng.uniform(low, high) for name, (_, _, low, high) in _VARIED.items()}
-    bias = np.exp(0.16 * field(rng, SIZE, 2))
-    scale = rng.uniform(300, 1500)
+    grey = _greys(rng, bool(rng.random() < 0.65), cyst=1)
+    bias, scale = np.exp(0.07 * field(rng, SIZE, 2)), rng.uniform(300, 1500)
     values = np.empty((slices, *SIZE), np.int16)
-    tissue_grain, noise = 1 + 0.07 * grain(rng, _SHEET, 1.5), 0.022 * grain(rng, _SHEET)
+    tissue_grain, noise = 0.018 * grain(rng, _SHEET, 1.2), 0.022 * grain(rng, _SHEET)
     for k in range(slices):
-        plane = blurred(_painted(rng, tissue, things, grey, k, 0.0) * window(rng, tissue_grain, SIZE), 0.7) * bias
+        plane = _painted(rng, tissue, things, grey, k)
+        plane = blurred(plane + (plane > 0) * window(rng, tissue_grain, SIZE), 0.6) * bias
         # Rician noise: the magnitude of a complex signal.
         values[k] = np.rint(scale * np.hypot(plane + window(rng, noise, SIZE), window(rng, noise, SIZE)))
     pixel = round(float(rng.uniform(1.25, 1.5)), 3)
     facts = {"sequence": "T2 FS"}
     return Scene("mr", "abdomen", exam, values, (float(rng.choice([6.0, 7.0, 8.0])), pixel, pixel), tuple(things),
                  (*ORGANS, *FINDINGS), facts)  # fmt: skip
+
+
+def _greys(rng: Rng, enhanced: bool, cyst: int) -> dict[str, float]:
+    """Grey of every tissue of one exam, 0 black and 1 white.
+
+    Args:
+        rng: Draws them.
+        enhanced: Blood and kidneys are bright, by contrast medium or by their signal.
+        cyst: 1 where cysts are brighter than their organ and solid finds darker, -1 the other way round.
+    """
+    low_high = {
+        "fat": (0.13, 0.22), "muscle": (0.42, 0.55), "gallbladder": (0.3, 0.95), "liver": (0.5, 0.66), "canal": (0.3, 0.9),
+        "bowel": (0.35, 0.7), "stomach": (0.3, 0.75), "vertebra": (0.6, 0.9), "rib": (0.6, 1.1), "lung nodule": (0.4, 0.6),
+    }  # fmt: skip
+    grey = {name: rng.uniform(low, high) for name, (low, high) in low_high.items()}
+    grey |= {"gas": 0.0, "lung": 0.0, "sinus": grey["fat"]}
+    grey["spleen"] = grey["liver"] + rng.uniform(-0.05, 0.12)
+    grey["vessel"] = grey["liver"] + (0.12 if enhanced else -0.1)
+    for name, bright, plain in (("kidney", 0.68, 0.55), ("aorta", 0.8, 0.48), ("cava", 0.74, 0.46)):
+        grey[name] = (bright if enhanced else plain) + rng.uniform(-0.05, 0.05)
+    for organ, solid, least in (("liver", "tumor", 0.22), ("kidney", "stone", 0.3)):
+        for name, sign in ((f"{organ} cyst", cyst), (f"{organ} {solid}", -cyst)):
+            grey[name] = max(0.05, grey[organ] + sign * rng.uniform(least, least + 0.1))
+    return grey
 
 
 def _anatomy(rng: Rng, heights: np.ndarray, air: bool) -> dict[str, np.ndarray]:
@@ -250,9 +253,9 @@ def _add(rng: Rng, found: list[Thing], wanted: Thing, taken: np.ndarray, radius:
             for level in slices:
                 if not 0 <= level < len(organ):
                     break
-                scale = radius * np.sqrt(1 - ((level - k) / 3) ** 2)
+                scale = radius * (1 - ((level - k) / 3) ** 2) ** 0.25
                 cut = shape.mask(SIZE, place, (scale * stretch, scale / stretch))
-                if scale < 4.8 or (cut & (~organ[level] | grown(taken[level], 3))).any():
+                if scale < 4.7 or (cut & (~organ[level] | grown(taken[level], 3))).any():
                     break  # it neither leaves its organ, nor touches another, nor ends as a speck
                 mask[level] = cut
         taken |= mask
@@ -260,18 +263,14 @@ def _add(rng: Rng, found: list[Thing], wanted: Thing, taken: np.ndarray, radius:
         return
 
 
-def _painted(
-    rng: Rng, tissue: dict[str, np.ndarray], things: list[Thing], grey: dict[str, float], k: int, air: float
-) -> np.ndarray:
-    """Slice ``k`` in even greys, float32 (H, W), with the slow unevenness that living tissue has."""
-    plane = np.full(SIZE, air, np.float32)
-    plane[tissue["body"][k]] = grey["fat"]
-    plane[tissue["muscle"][k]] = grey["muscle"]
-    plane[tissue["cavity"][k]] = grey["fat"]
+def _painted(rng: Rng, tissue: dict[str, np.ndarray], things: list[Thing], grey: dict[str, float], k: int) -> np.ndarray:
+    """Slice ``k`` in even greys, float32 (H, W), with the slow unevenness that living tissue has; air is 0."""
+    plane = np.zeros(SIZE, np.float32)
+    for name, tone in (("body", "fat"), ("muscle", "muscle"), ("cavity", "fat")):
+        plane[tissue[name][k]] = grey[tone]
     for name in (*_ORDER, *LUNGS):
         plane[tissue[name][k]] = grey[name.removeprefix("right ").removeprefix("left ")]
-    uneven = 0.06 * (grey["liver"] - grey["fat"]) * field(rng, SIZE, 9)
-    plane += uneven * (tissue["cavity"][k] & ~tissue["gas"][k])
+    plane += 0.02 * field(rng, SIZE, 9) * (plane > 0)
     for thing in things:
         if thing.within:
             plane[thing.mask[k]] = grey[thing.label]

@@ -96,7 +96,7 @@ def _instrument(rng: Rng, image: np.ndarray, view: np.ndarray) -> tuple[np.ndarr
     root = ((250.0, rng.uniform(50, 206)), (rng.uniform(90, 220), 4.0), (rng.uniform(90, 220), 251.0))[int(rng.integers(3))]
     shaft = np.linspace(root, tip, 40)
     along = (shaft[-1] - shaft[0]) / np.hypot(*(shaft[-1] - shaft[0]))
-    across, jaw, wide = np.array([-along[1], along[0]]), rng.uniform(4, 8), rng.uniform(9, 13)
+    across, jaw, wide = np.array([-along[1], along[0]]), rng.uniform(5, 9), rng.uniform(12, 17)
     jaws = [(np.stack([tip, tip + 9 * along + sign * jaw * across, tip + 19 * along + sign * 0.6 * jaw * across]), 4.5)
             for sign in (-1, 1)]  # fmt: skip
     ink = strokes(SIZE, (shaft, wide), *jaws)

@@ -11,7 +11,7 @@ FINDINGS = ("hard exudate", "soft exudate", "microaneurysm", "retinal hemorrhage
 # Finding: share of the eyes that have it, most of it in an eye, radii in pixels, colour, how much it covers, blur.
 _MARKS = {
     "retinal hemorrhage": (0.45, 4, (7, 13), (98, 14, 10), 0.85, 1.3),
-    "soft exudate": (0.4, 3, (7, 12), (236, 214, 168), 0.62, 3.0),
+    "soft exudate": (0.4, 3, (7, 12), (240, 218, 172), 0.75, 2.2),
     "hard exudate": (0.5, 6, (5, 9), (252, 226, 92), 0.95, 0.7),
     "microaneurysm": (0.5, 5, (4.7, 5.6), (128, 12, 14), 0.9, 0.7),
 }

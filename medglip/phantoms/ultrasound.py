@@ -19,7 +19,7 @@ PRESENT = 0.55
 _SHEET = (384, 384)
 # Grey of the tissue in [0, 1], and what stays of the echoes behind it.
 _ECHO = {
-    "liver cyst": (0.04, 1.35), "liver tumor": (0.72, 1.0), "right kidney cyst": (0.04, 1.35),
+    "liver cyst": (0.04, 1.35), "liver tumor": (0.78, 1.0), "right kidney cyst": (0.04, 1.35),
     "right kidney stone": (0.97, 0.2), "breast cyst": (0.05, 1.4), "breast tumor": (0.17, 0.72),
 }  # fmt: skip
 

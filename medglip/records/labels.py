@@ -140,9 +140,7 @@ class LabelTree:
             "it to schemas/labels.toml."
         )
 
-    def resolve_codes(
-        self, type_value: str, region_value: str = "", modifier_value: str = ""
-    ) -> tuple[str, Laterality]:
+    def resolve_codes(self, type_value: str, region_value: str = "", modifier_value: str = "") -> tuple[str, Laterality]:
         """Label id and side of a segment's SNOMED CT code values.
 
         Args:
@@ -221,9 +219,7 @@ class LabelTree:
     def search(self, word: str) -> list[Label]:
         """Labels whose id, name or synonyms contain a word, in the order of the tree; case makes no difference."""
         word = word.strip().lower()
-        return [
-            label for label in self if any(word in text.lower() for text in (label.id, label.name, *label.synonyms))
-        ]
+        return [label for label in self if any(word in text.lower() for text in (label.id, label.name, *label.synonyms))]
 
     def _kinds_of(self, label_id: str) -> frozenset[str]:
         if label_id not in self._kinds:
@@ -239,9 +235,7 @@ class LabelTree:
             for text in (label.name, label.plural, *label.synonyms, *label.aliases):
                 other = found.setdefault(key_of_words(words_of(text)), label.id)
                 if other != label.id:
-                    raise SourceError(
-                        f"labels.toml: {text!r} names {other!r} and {label.id!r}; allowed: one label; drop one."
-                    )
+                    raise SourceError(f"labels.toml: {text!r} names {other!r} and {label.id!r}; allowed: one label; drop one.")
         return found
 
     @cached_property

@@ -25,9 +25,7 @@ class Rle:
         try:
             return coco_mask.decode({"size": list(self.size_hw), "counts": self.counts.encode("ascii")}).astype(bool)
         except (ValueError, TypeError, UnicodeEncodeError) as error:
-            raise RecordError(
-                f"A mask of size {self.size_hw} does not decode: {error}; write the dataset again."
-            ) from error
+            raise RecordError(f"A mask of size {self.size_hw} does not decode: {error}; write the dataset again.") from error
 
     @property
     def area(self) -> int:

@@ -336,7 +336,6 @@ class Reject:
 def identified(record: ImageRecord) -> ImageRecord:
     """The same record with an id for every region that has none: image id, hyphen, number in order."""
     regions = tuple(
-        region if region.id else replace(region, id=f"{record.id}-{number:03d}")
-        for number, region in enumerate(record.regions)
+        region if region.id else replace(region, id=f"{record.id}-{number:03d}") for number, region in enumerate(record.regions)
     )
     return replace(record, regions=regions)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medglip.errors import ModelError
-from medglip.language.bands import Bands, best_score, calibrate
+from medglip.language.bands import Bands, best_place, calibrate
 
 
 def test_bands_hold_on_what_they_were_set_on():
@@ -27,9 +27,9 @@ def test_noise_denies_nothing():
     assert calibrate(rng.random(400), rng.random(400) < 0.5, []).absent < 0.05
 
 
-def test_best_score_splits_hits_from_false_alarms():
-    assert best_score([0.9, 0.8, 0.7, 0.2, 0.1], [True, True, True, False, False], 3) == pytest.approx(0.7)
-    assert best_score([], [], 3) == 0.3
+def test_best_place_splits_hits_from_false_alarms():
+    assert best_place([0.9, 0.8, 0.7, 0.2, 0.1], [True, True, True, False, False], 3) == pytest.approx(0.7)
+    assert best_place([], [], 3) == 0.3
 
 
 def test_save_and_load(tmp_path):

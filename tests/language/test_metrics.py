@@ -87,7 +87,7 @@ def test_free_text_is_scored_by_what_it_states():
 
 
 def test_a_worse_grounder_writes_worse_reports():
-    truth, bands = world(80), Bands(present=0.6, absent=0.2, score=0.3)
+    truth, bands = world(80), Bands(present=0.6, absent=0.2, place=0.3)
     scores = [
         score_reports((report(noisy(t, miss=miss).scene(bands)), t) for t in truth)["report_recall"] for miss in (0.0, 0.5)
     ]

@@ -9,14 +9,15 @@ from medglip.errors import ModelError
 from medglip.language.bands import Bands
 from medglip.language.grammar import is_finding
 from medglip.language.metrics import statements_of_text
-from medglip.language.observe import FOLDER, Vocabulary
+from medglip.language.observe import FOLDER
 from medglip.language.report import NOTICE, Reporter, report
 from medglip.language.scene import scene_of_record, scene_of_regions
 from medglip.language.view import ImageView
+from medglip.language.vocabulary import Vocabulary
 from medglip.records import label_tree
 
 TREE = label_tree()
-BANDS = Bands(present=0.6, absent=0.2, score=0.3)
+BANDS = Bands(present=0.6, absent=0.2, place=0.3)
 SCENES = [scene for truth in world(40) for scene in (scene_of_record(truth), noisy(truth).scene(BANDS))]
 
 
@@ -73,12 +74,29 @@ def test_wording():
         absent=[SPLEEN, "abdomen.liver.lesion"],
     )
     assert lines(truth) == [
-        "A left kidney tumor is seen in the anterior medial part of the organ, with a bounding extent of about 10 mm.",
+        "A left kidney tumor is seen in the anterior medial part of the kidney, with a bounding extent of about 10 mm.",
         "The left kidney is seen.",
         "No liver lesion is seen.",
         "Not seen in this image: the spleen.",
-        "A left kidney tumor in the anterior medial part of the organ.",
+        "A left kidney tumor in the anterior medial part of the kidney.",
     ]
+
+
+def test_anatomy_outside_the_image_is_counted_beyond_eight():
+    bones = [label.id for label in TREE if label.is_a == "musculoskeletal.vertebra.thoracic" and not label.laterality]
+    assert len(bones) > 10
+    made = report(scene_of_record(record(absent=bones)))
+    assert made.sentences[0].text.endswith(f"and {len(bones) - 8} other structures.")
+    assert set(made.sentences[0].concepts) == set(bones)
+
+
+def test_absent_cells_and_pairs_are_plural():
+    platelet = "systemic.blood.platelet"
+    assert lines(record(absent=[platelet], exhaustive=()))[0] == "Not seen in this image: platelets."
+    both = [f"{KIDNEY}@left", f"{KIDNEY}@right"]
+    assert lines(record(absent=both, exhaustive=()))[0] == "Not seen in this image: the kidneys."
+    kidneys = [region(KIDNEY, (5, 5, 20, 20), "right"), region(KIDNEY, (50, 5, 70, 20), "left")]
+    assert lines(record(kidneys))[0] == "Both kidneys are seen."
 
 
 def test_both_sides_denied_are_one_denial():
@@ -140,7 +158,7 @@ def test_technique_owns_up():
 
 
 def test_reporter_looks_at_an_image(tmp_path):
-    reporter = Reporter(Grounder({"liver": 0.9, "spleen": 0.01}), Vocabulary({"ct": (LIVER, SPLEEN)}), BANDS)
+    reporter = Reporter(Grounder({"liver": 0.9, "spleen": 0.01}), Vocabulary({"ct": ((LIVER, SPLEEN),)}), BANDS)
     text = reporter.report(np.zeros((64, 64), np.uint8), modality="ct").to_text()
     assert "The liver is seen. [1]" in text
     assert "Not seen in this image: the spleen." in text

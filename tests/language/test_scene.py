@@ -9,7 +9,7 @@ from medglip.language.observe import observation_of_record
 from medglip.language.scene import scene_from_json, scene_of_record, scene_of_regions
 from medglip.language.view import ImageView, view_of_record
 
-BANDS = Bands(present=0.6, absent=0.2, score=0.3)
+BANDS = Bands(present=0.6, absent=0.2, place=0.3)
 
 
 def test_truth_scene_says_what_the_record_says():
@@ -52,7 +52,7 @@ def test_assertion_needs_presence_and_a_region(presence, score, kind):
 def test_denial_needs_a_low_presence_of_a_deniable_concept():
     assert [p.concept for p in predicted({NODULE: 0.1}).absent] == [NODULE]
     assert not predicted({NODULE: 0.3}).absent
-    limited = Bands(present=0.6, absent=0.2, score=0.3, deniable=frozenset({EFFUSION}))
+    limited = Bands(present=0.6, absent=0.2, place=0.3, deniable=frozenset({EFFUSION}))
     assert not predicted({NODULE: 0.1}, bands=limited).absent
     assert not predicted({NODULE: 0.01}, bands=Bands()).absent, "uncalibrated bands deny nothing"
 

@@ -9,10 +9,11 @@ from language_world import EFFUSION, LIVER, NODULE, Grounder, Text, noisy, recor
 
 from medglip.errors import DatasetError, InputError, ModelError
 from medglip.language.bands import Bands
-from medglip.language.observe import FOLDER, Observation, Vocabulary, observation_of_record
+from medglip.language.observe import FOLDER, Observation, observation_of_record
 from medglip.language.questions import CANNOT_TELL
 from medglip.language.tokens import Tokens, tokens_of
 from medglip.language.view import ImageView
+from medglip.language.vocabulary import Vocabulary
 from medglip.language.vqa import VQA, HeadConfig, VQAHead, WordVectors, padded_words
 from medglip.language.vqa_training import train_vqa
 from medglip.records import label_tree
@@ -39,7 +40,7 @@ def trained(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        figures = train_vqa(Grounder(), [Memory(records)], out, observations=seen, steps=200)
+        figures = train_vqa(Grounder(), [Memory(records)], out, observations=seen, steps=160)
     finally:
         torch.set_num_threads(threads)
     return out, figures, records, seen
@@ -150,42 +151,46 @@ def test_training_without_questions_is_refused(tmp_path):
 
 def head_and_batch():
     vectors = WordVectors(Text())
-    config = HeadConfig(answers=("no", "yes", "liver"), text_width=vectors.width, width=16)
+    config = HeadConfig(
+        answers=("no", "yes", "liver", "left lung", "right lung", "left kidney", "right kidney"),
+        text_width=vectors.width,
+        width=16,
+    )
     scenes = [observation_of_record(truth) for truth in world(4)] + [Observation(ImageView(10, 10))]
     index = {answer: place for place, answer in enumerate(config.answers)}
-    tokens = Tokens.padded([tokens_of(scene, index, vectors.mean, TREE) for scene in scenes])
+    tokens = Tokens.padded([tokens_of(scene, index, vectors.row_of, TREE) for scene in scenes])
     words, is_word = padded_words([vectors.words("is there a liver ?")] * len(scenes))
-    return VQAHead(config), words, is_word, tokens
+    return VQAHead(config), words, is_word, tokens, vectors.table()
 
 
 def test_every_parameter_learns():
-    head, words, is_word, tokens = head_and_batch()
+    head, words, is_word, tokens, table = head_and_batch()
     tokens.features[..., -3:] = 1.0  # every token is named
-    output = head(words, is_word, tokens)
+    output = head(words, is_word, tokens, table)
     (output.answers.square().mean() + output.evidence.square().mean()).backward()
     idle = [name for name, parameter in head.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert not idle
 
 
 def test_padding_changes_nothing():
-    head, words, is_word, tokens = head_and_batch()
+    head, words, is_word, tokens, table = head_and_batch()
     head.eval()
-    together = head(words, is_word, tokens).answers[0]
+    together = head(words, is_word, tokens, table).answers[0]
     count = int(tokens.there[0].sum())
-    alone = head(words[:1], is_word[:1], Tokens(*(field[:1, :count] for field in tokens))).answers[0]
+    alone = head(words[:1], is_word[:1], Tokens(*(field[:1, :count] for field in tokens)), table).answers[0]
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_copy_reaches_only_names_of_the_scene():
-    head, words, is_word, tokens = head_and_batch()
-    empty = head.eval()(words, is_word, tokens).answers[-1]
+    head, words, is_word, tokens, table = head_and_batch()
+    empty = head.eval()(words, is_word, tokens, table).answers[-1]
     assert torch.isfinite(empty).all()
 
 
 def test_evidence_is_numbered_as_the_regions():
     truth = record([region(LIVER, (0, 0, 50, 50)), region(NODULE, (60, 60, 70, 70))])
     vectors = WordVectors(Text())
-    tokens = tokens_of(observation_of_record(truth), {"liver": 2}, vectors.mean, TREE)
+    tokens = tokens_of(observation_of_record(truth), {"liver": 2}, vectors.row_of, TREE)
     assert tokens.answer.tolist()[:2] == [2, -1]
 
 
@@ -193,3 +198,18 @@ def test_only_the_vqa_modules_import_torch():
     code = ("import sys, medglip.language, medglip.language.scene, medglip.language.questions, medglip.language.report,"
             "medglip.language.metrics, medglip.language.observe; sys.exit('torch' in sys.modules)")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_real_grounder_of_the_smallest_model_serves_the_head(tmp_path):
+    from medglip.model import build_model, load_config
+    from medglip.model.checkpoints import CheckpointInfo, save_checkpoint
+    from medglip.predict import Grounder as RealGrounder
+
+    config = load_config("tiny")
+    model = build_model(config)
+    save_checkpoint(tmp_path, model.state_dict(), CheckpointInfo(config))
+    records = world(30)
+    seen = {truth.id: noisy(truth) for truth in records}
+    train_vqa(RealGrounder.load(tmp_path, "cpu"), [Memory(records)], tmp_path, observations=seen, steps=3)
+    answer = VQA.load(tmp_path).answer(np.zeros((64, 64), np.uint8), "Is there any lung nodule?", modality="xray")
+    assert answer.text in (*VQA.load(tmp_path).config.answers, CANNOT_TELL)

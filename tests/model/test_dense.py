@@ -115,9 +115,7 @@ def test_detections_are_sorted_and_suppressed_within_a_phrase(model, images):
         assert found.boxes.max() <= 128
 
 
-def test_one_width_serves_all_finest_strides(images):
-    for finest in (4, 8):
-        model = build_model(load_config("tiny", finest_stride=finest)).eval()
-        out = run(model, images[:1], [["heart"]], [None])
-        assert out.logits.shape[1] == sum((128 // (finest * 2**level)) ** 2 for level in range(4))
-        assert out.points.shape[0] == out.logits.shape[1]
+def test_points_are_those_of_strides_4_to_64(model, images):
+    out = run(model, images[:1], [["heart"]], [None])
+    assert torch.unique_consecutive(out.strides).tolist() == [4, 8, 16, 32, 64]
+    assert out.logits.shape[1] == len(out.points) == sum((128 // stride) ** 2 for stride in (4, 8, 16, 32, 64))
