@@ -91,9 +91,9 @@ def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = 
     """
     from medglip.demo_page import write_page
 
-    _claim(folder, {"real": real is not None, "cases": cases or PHANTOM_CASES, "seed": seed})
-    clock = Clock()
     minutes = minutes or (PHANTOM_MINUTES if real is None else REAL_MINUTES)
+    _claim(folder, {"real": real is not None, "cases": cases or PHANTOM_CASES, "minutes": minutes, "seed": seed})
+    clock = Clock()
     with bar(console or Console(stderr=True)) as bars:
         with clock.stage("convert"):
             _write_dataset(folder, real, cases or PHANTOM_CASES, seed, bars)
@@ -104,7 +104,7 @@ def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = 
                 Job(folder / "dataset", real is not None, folder / RUN, config, plan),
                 Job(folder / "dataset", real is not None, folder / RUN_WITHOUT, config, plan | {"modality": []}),
             ]
-            _side_by_side(jobs, bars)
+            _side_by_side([job for job in jobs if not (job.out / "figures.json").is_file()], bars)
         figures = {job.out.name: json.loads((job.out / "figures.json").read_text()) for job in jobs}
         data = opened(folder / "dataset", divided=real is not None)
         with clock.stage("questions and reports"):
@@ -157,9 +157,11 @@ def _write_dataset(folder: Path, real: Path | None, cases: int, seed: int, bars:
         raise InputError(
             f"Folder {str(real)!r} holds no folder named after a source, such as 'us-busi'; see `medglip sources`."
         )
+    # Starting processes costs seconds: it pays for the phantoms' hundreds of cases, not for a sample of a source.
+    workers = 2 if real is None else 1
     for name, path in inputs:
         step = bars.step(f"convert {name}")
-        convert(name, path, folder / "dataset", workers=2, on_case=partial(_show_case, step))
+        convert(name, path, folder / "dataset", workers=workers, on_case=partial(_show_case, step))
 
 
 def _show_case(step: Step, counts: Conversion) -> None:

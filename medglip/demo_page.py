@@ -91,9 +91,19 @@ def _dataset_rows(data: "Data") -> list[dict[str, Any]]:
 
 
 def _recall(record: ImageRecord, seen: Observation, reporter: Reporter) -> float:
-    """Share of the marked regions that the scene's regions find under their name."""
-    pairs = matched(seen.scene(reporter.bands).asserted, record.regions)
+    """Share of the marked regions that are found under their name."""
+    pairs = matched(_grounded(seen, reporter), record.regions)
     return sum(truth is not None for _, truth in pairs) / len(record.regions)
+
+
+def _grounded(seen: Observation, reporter: Reporter) -> tuple[Region, ...]:
+    """The regions that `medglip ground` would give for every concept searched for."""
+    info = reporter.grounder.info
+    return tuple(
+        region
+        for region in seen.regions
+        if (region.score or 0.0) >= info.score_threshold and seen.presence[region.concept] >= info.presence_threshold
+    )
 
 
 def _typical(records: list[ImageRecord], recalls: Mapping[str, float]) -> list[ImageRecord]:
@@ -109,10 +119,10 @@ def _typical(records: list[ImageRecord], recalls: Mapping[str, float]) -> list[I
 
 def _shown(data: "Data", record: ImageRecord, observations: Mapping[str, Observation], reporter: Reporter) -> Shown:
     seen = observations[record.id]
-    scene = seen.scene(reporter.bands)
-    found = matched(scene.asserted, record.regions)
+    grounded = _grounded(seen, reporter)
+    found = matched(grounded, record.regions)
     hits = sum(truth is not None for _, truth in found)
-    picture = overlay(data.display(record.id), _few(scene.asserted), truth=_few(record.regions), sides=seen.view.side_letters)
+    picture = overlay(data.display(record.id), _few(grounded), truth=_few(record.regions), sides=seen.view.side_letters)
     caption = f"{hits} of {len(record.regions)} marked regions found under their name; {len(found) - hits} boxes too many."
     return Shown(picture, f"{record.origin.dataset}: {record.origin.case}", caption, record.modality)
 

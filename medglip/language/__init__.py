@@ -15,6 +15,7 @@ from medglip.language.scene import (
     scene_of_regions,
     view_of_record,
 )
+from medglip.language.vocabulary import Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from medglip.language.vqa import VQA, Answer

@@ -36,7 +36,7 @@ class Bands:
     absent: float = 0.0
     place: float = 0.3
     deniable: frozenset[str] | None = None
-    target: float = 0.9
+    target: float = 0.8
     pairs: int = 0
 
     def may_deny(self, concept: str, presence: float) -> bool:
@@ -67,7 +67,7 @@ class Bands:
             ) from error
 
 
-def calibrate(presence: Sequence[float], there: Sequence[bool], deniable: Iterable[str], target: float = 0.9) -> Bands:
+def calibrate(presence: Sequence[float], there: Sequence[bool], deniable: Iterable[str], target: float = 0.8) -> Bands:
     """Bands whose denials and assertions hold on validation pairs.
 
     The threshold of the best balanced accuracy parts the two. ``absent`` is the highest threshold up to it below which

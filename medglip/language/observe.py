@@ -101,7 +101,7 @@ def calibrated_bands(
     records: Iterable[ImageRecord],
     observations: Mapping[str, Observation],
     deniable: Iterable[str],
-    target: float = 0.9,
+    target: float = 0.8,
 ) -> Bands:
     """Bands of a report, from validation images: their truth and what the grounder says of them.
 

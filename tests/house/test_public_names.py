@@ -1,6 +1,9 @@
 """The public surface: names that others build on, pinned."""
 
+import importlib
 import subprocess
+
+import pytest
 
 import medglip
 
@@ -11,6 +14,12 @@ def test_public_names():
     }  # fmt: skip
     for name in medglip.__all__:
         assert getattr(medglip, name) is not None
+
+
+@pytest.mark.parametrize("room", ["records", "store", "curate", "language", "train", "evaluate", "model", "phantoms"])
+def test_every_name_that_a_room_offers_is_there(room):
+    module = importlib.import_module(f"medglip.{room}")
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
 
 def test_unknown_name_is_an_attribute_error():
