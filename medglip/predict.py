@@ -141,7 +141,9 @@ class Grounder:
             parts.append(
                 [
                     Answer(
-                        view.boxes_in_image(one.boxes[:count].reshape(-1, 4).cpu().numpy()).reshape(count, -1, 4),
+                        view.boxes_in_image(one.boxes[:count].reshape(-1, 4).cpu().numpy()).reshape(
+                            count, one.boxes.shape[1], 4
+                        ),
                         one.scores[:count].cpu().numpy(),
                         presence[row, :count],
                         output.features[row][one.points[:count]].cpu().numpy(),

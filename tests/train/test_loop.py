@@ -81,6 +81,10 @@ def test_many_phrases_are_asked_in_chunks(trained, monkeypatch):
     monkeypatch.setattr("medglip.predict.CHUNK", 2)
     answer = grounder.answer([image], [["liver", "left kidney", "right kidney"]], ["ct"])[0]
     assert answer.boxes.shape[0] == len(answer.presence) == 3
+    one, three = grounder.answer([image, image], [["liver"], ["liver", "left kidney", "right kidney"]], ["ct", "ct"])
+    assert (len(one.presence), len(three.presence)) == (1, 3)
+    assert np.allclose(three.boxes, answer.boxes, atol=1e-3)
+    assert np.allclose(one.presence[0], answer.presence[0], atol=1e-4)
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypatch):
