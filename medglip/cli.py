@@ -244,11 +244,14 @@ def train(
 
     Example: medglip train lite busi/ --out runs/busi --minutes 10
     """
+    from medglip.evaluate import validator
     from medglip.store import open as open_dataset
     from medglip.train import train as train_model
 
-    best = train_model(config, [open_dataset(path) for path in datasets], run, resume=resume, start_from=start,
-                       minutes=minutes, seed=seed)  # fmt: skip
+    opened = [open_dataset(path) for path in datasets]
+    judge = validator(opened) if any(dataset.ids("val") for dataset in opened) else None
+    given: dict[str, Any] = {name: value for name, value in (("minutes", minutes), ("seed", seed)) if value is not None}
+    best = train_model(config, opened, run, resume=resume, start_from=start, validate=judge, **given)
     typer.echo(f"checkpoint: {best}")
 
 

@@ -143,7 +143,7 @@ def joined(part: Part, folder: Path, main: str = "image") -> Iterator[Case | Rej
         yield Case(key, folder, files, entry.fields)
     for role, found in others.items():
         for entry in found:
-            if entry.path not in used:
+            if entry.fields and entry.path not in used:  # a table of all cases names none of them
                 yield Reject(part.source, entry.path, "orphan", f"This {role} belongs to no {main}; add it or remove this.")
 
 
