@@ -22,10 +22,10 @@ from medglip import store
 from medglip.curate import Conversion, convert, source_names
 from medglip.errors import InputError, ModelError
 from medglip.progress import Bars, Step, bar
-from medglip.store.divided import Divided
-from medglip.store.preview import preview
+from medglip.store.groups.divided import Divided
+from medglip.store.pages.preview import preview
 
-PHANTOM_CASES, PHANTOM_MINUTES = 40, 6.0
+PHANTOM_CASES, PHANTOM_MINUTES = 40, 7.5
 REAL_MINUTES = 14.0
 PAGE, SUMMARY = "index.html", "summary.json"
 RUN, RUN_WITHOUT = "run", "run_without_modality"
@@ -71,14 +71,15 @@ class Clock:
         self.seconds[name] = round(time.monotonic() - begun, 1)
 
 
-def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = None, cases: int = 0, seed: int = 0,
-             console: Console | None = None) -> Path:  # fmt: skip
+def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = None, steps: int = 0, cases: int = 0,
+             seed: int = 0, console: Console | None = None) -> Path:  # fmt: skip
     """Run the main job from files to a page.
 
     Args:
         folder: Where everything is written; a run of the same kind that was ended is gone on with.
         real: Folder of source folders (``us-busi`` for the source ``us_busi``); None for phantoms.
         minutes: Wall time of the training; both models train at the same time.
+        steps: Train for so many steps instead, whatever time they take: the same figures on a busy machine.
         cases: Phantom cases per modality; 0 for 40.
         seed: Of phantoms, training and questions.
         console: Where progress is shown.
@@ -91,15 +92,15 @@ def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = 
     """
     from medglip.demo_page import write_page
 
-    minutes = minutes or (PHANTOM_MINUTES if real is None else REAL_MINUTES)
-    _claim(folder, {"real": real is not None, "cases": cases or PHANTOM_CASES, "minutes": minutes, "seed": seed})
+    length = {"steps": steps, "minutes": 0.0} if steps else {"minutes": minutes or _usual_minutes(real)}
+    _claim(folder, {"real": real is not None, "cases": cases or PHANTOM_CASES, **length, "seed": seed})
     clock = Clock()
     with bar(console or Console(stderr=True)) as bars:
         with clock.stage("convert"):
             _write_dataset(folder, real, cases or PHANTOM_CASES, seed, bars)
         with clock.stage("train and evaluate"):
             config = "lite" if real is None else "lite_finetune"
-            plan: dict[str, Any] = {"minutes": minutes, "seed": seed}
+            plan: dict[str, Any] = {**length, "seed": seed}
             jobs = [
                 Job(folder / "dataset", real is not None, folder / RUN, config, plan),
                 Job(folder / "dataset", real is not None, folder / RUN_WITHOUT, config, plan | {"modality": []}),
@@ -120,6 +121,10 @@ def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = 
     summary["seconds_by_stage"] = clock.seconds
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return page
+
+
+def _usual_minutes(real: Path | None) -> float:
+    return PHANTOM_MINUTES if real is None else REAL_MINUTES
 
 
 def opened(dataset: Path, *, divided: bool) -> Data:
@@ -205,20 +210,22 @@ def work(job: Job) -> None:
     data = opened(job.dataset, divided=job.divided)
     judge = validator([data]) if data.ids("val") else None
     best = train(job.config, [data], job.out, validate=judge, show=False, **job.overrides)
-    figures = evaluate(best, [data], split="test")
+    used = time.process_time()
+    figures = evaluate(best, [data], split="test") | {"training_cpu_seconds": round(used, 1)}
     (job.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def _news(job: Job) -> tuple[int, int, str]:
-    """How far a job is: seconds of training, of how many, and its loss."""
+    """How far a job is: seconds (or steps) of training, of how many, and its loss."""
     log = job.out / "metrics.jsonl"
-    total = round(60 * job.overrides["minutes"])
+    total = job.overrides.get("steps") or round(60 * job.overrides["minutes"])
     last = next((line for line in reversed(log.read_text().splitlines()) if '"loss"' in line), "") if log.is_file() else ""
     if not last:
         return 0, total, "starting"
     line = json.loads(last)
     note = f"step {line['step']}, loss {line['loss']:.2f}, {line['images_per_second']:.0f} images/s"
-    return min(total, round(line["seconds"])), total, note if line["seconds"] < total else "judging"
+    done = line["step"] if "steps" in job.overrides else round(line["seconds"])
+    return min(total, done), total, note if done < total else "judging"
 
 
 def _learn_language(checkpoint: Path, data: Data, seed: int, progress: Callable[..., None]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import numpy as np
 from medglip.curate.layout import find, listed
 from medglip.curate.source import Named, Part
 from medglip.errors import MedglipError, RecordError
+from medglip.imaging.intensity import display
 from medglip.records import (
     Box,
     ImageRecord,
@@ -34,14 +35,14 @@ from medglip.records import (
     Reject,
     Rle,
     Text,
+    axes_of_rle,
     box_of_mask,
-    identified,
     label_tree,
-    region_phrases,
     rle_of_crop,
     rle_of_mask,
 )  # fmt: skip
-from medglip.store import pixel_sha256
+from medglip.records.phrases import phrased
+from medglip.store import perceptual_hash, pixel_sha256
 
 # Smallest region that is not flagged: 100 px, or 4 px on the short side (medical-data rules; nothing is dropped).
 TINY_AREA, TINY_SIDE = 100, 4
@@ -248,18 +249,22 @@ def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region
     """
     sha = pixel_sha256(pixels)
     file = shot.file or case.files.get("image", next(iter(case.files.values()), ("",)))[0]
+    meaning = replace(shot.intensity, unit="rgb") if pixels.ndim == 3 else shot.intensity
     spacing = shot.spacing_mm or part.spacing_mm
     patient = shot.patient or _filled(part.patient, case)
-    group = _filled(part.group, case) or patient or case.key
     official = _filled(part.split, case)
-    key = keyed(part.source, group) or ""
+    own, ids = _filled(part.group, case), part.patient_of or part.source
+    key = keyed(part.group_of or part.source, own) or keyed(ids, patient) or keyed(part.source, case.key) or ""
     searched = part.exhaustive if shot.searched is None else shot.searched
     tree = label_tree()
+    trusted = None if "spacing_uncalibrated" in shot.flags else spacing
+    measured = [_with_axes(region, trusted) for region in regions]
     texts = tuple(Text(text, "finding") for text in [_filled(part.text, case)] if text)
     identity = "|".join(map(str, (part.source, part.name, case.key, file, shot.frame, shot.axis, shot.slice, sha)))
     record = ImageRecord(
         id=hashlib.sha1(identity.encode()).hexdigest()[:16],
         sha256=sha,
+        perceptual_hash=perceptual_hash(display(pixels, meaning)),  # so that a copy saved as it was shown is found
         width=pixels.shape[1],
         height=pixels.shape[0],
         channels=1 if pixels.ndim == 2 else pixels.shape[2],
@@ -272,18 +277,24 @@ def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region
         affine_px_to_mm=shot.affine_px_to_mm,
         spacing_mm=spacing,
         spacing_source=shot.spacing_source or ("source" if spacing else None),
-        intensity=replace(shot.intensity, unit="rgb") if pixels.ndim == 3 else shot.intensity,
-        keys=Keys(keyed(part.source, patient), keyed(part.source, shot.study), keyed(part.source, shot.series)),
+        intensity=meaning,
+        keys=Keys(*(keyed(ids, raw) for raw in (patient, shot.study, shot.series))),
         group=key,
         split=part.split_words.get(official, official) if official else hash_split(key),
         split_source="official" if official else "hash",
-        regions=tuple(replace(r, phrases=region_phrases(r, tree, spacing)) for r in regions),
+        regions=tuple(measured),
         absent=absent_concepts(regions, searched),
         exhaustive=tuple(searched),
         texts=texts + shot.texts,
         flags=shot.flags,
     )
-    return Picture(identified(record), pixels)
+    return Picture(phrased(record, tree), pixels)
+
+
+def _with_axes(region: Region, spacing_mm: tuple[float, float] | None) -> Region:
+    """The region with its long and short axis, where it has a mask and the spacing can be trusted."""
+    axes = axes_of_rle(region.mask, spacing_mm) if region.mask else None
+    return replace(region, long_axis_mm=axes[0], short_axis_mm=axes[1]) if axes else region
 
 
 def absent_concepts(regions: Sequence[Region], searched: Sequence[str]) -> tuple[str, ...]:

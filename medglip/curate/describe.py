@@ -29,6 +29,11 @@ def source_facts(source: Source) -> dict[str, Any]:
             for raw, named in part.labels.items()
         ],
         "marked wherever they are": sorted({tree.concept_name(c) for part in source.parts for c in part.exhaustive}),
+        "images show": [
+            f"{part.name} ({part.modality}): {', '.join(tree[label].name for label in part.field)}"
+            for part in source.parts
+            if part.field
+        ],
         "traps": list(source.known_defects),
         "shares images with": list(source.lineage),
         "expected": [f"{count} {what}" for what, count in source.expected.items()],

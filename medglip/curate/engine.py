@@ -22,6 +22,8 @@ from medglip.curate.cases import Case, Refused
 from medglip.curate.source import Part, Source, load_source
 from medglip.errors import DatasetError, InputError, MedglipError, SourceError
 from medglip.records import Picture, Reject, VolumeRecord
+from medglip.store.manifest import NAME
+from medglip.store.place import Place
 
 # Cases a part: what an interrupted run loses at most.
 CASES_PER_PART = 256
@@ -116,9 +118,10 @@ def convert(
     listed = _listed_rejects(Path(dataset), source) if done else set()
     rejects = [reject for reject in rejects if (reject.file, reject.reason) not in listed]
     results = _results(fresh, workers)
+    writer = store.Writer(dataset)
     for start in range(0, max(len(fresh), 1 if rejects else 0), CASES_PER_PART):
         batch = fresh[start : start + CASES_PER_PART]
-        _write(Path(dataset), source, batch, results, rejects, result, on_case)
+        _write(writer, source, batch, results, rejects, result, on_case)
         rejects = []
     result.seconds = time.monotonic() - begin
     return result
@@ -195,10 +198,11 @@ def load_converter(part: Part) -> ModuleType:
 
 def _cases_done(dataset: Path, source: Source) -> dict[str, tuple[str, int]]:
     """Key -> (fingerprint, images written) of the source's cases in the dataset."""
-    if not (dataset / "manifest.json").is_file():
+    if not Place(dataset).exists(NAME):
         return {}
     done: dict[str, tuple[str, int]] = {}
-    for part in store.open(dataset).manifest["parts"].values():
+    opened = store.open(dataset)
+    for name, part in opened.manifest["parts"].items():
         if part["source"] != source.name:
             continue
         if part["source_digest"] != source.digest:
@@ -206,7 +210,7 @@ def _cases_done(dataset: Path, source: Source) -> dict[str, tuple[str, int]]:
                 f"Dataset {str(dataset)!r} holds cases of {source.name!r} that were converted by another version of its"
                 " TOML; convert into a new dataset."
             )
-        done.update({key: (fingerprint, images) for key, (fingerprint, images) in part["cases"].items()})
+        done.update({key: (fingerprint, images) for key, (fingerprint, images) in opened.cases(name).items()})
     return done
 
 
@@ -224,7 +228,7 @@ def _changed(task: Task) -> Reject:
 
 
 def _write(
-    dataset: Path, source: Source, batch: Sequence[Task], results: Iterator[list[Item]], rejects: Sequence[Reject],
+    writer: store.Writer, source: Source, batch: Sequence[Task], results: Iterator[list[Item]], rejects: Sequence[Reject],
     result: Conversion, on_case: Callable[[Conversion], None] | None,
 ) -> None:  # fmt: skip
     """Convert one batch of cases and commit it as a part."""
@@ -255,9 +259,9 @@ def _write(
     info = {
         "source": source.name, "title": source.title, "licence": source.licence, "citation": source.citation,
         "page": source.page, "access": source.access, "lineage": list(source.lineage), "source_digest": source.digest,
-        "expected": source.expected, "cases": cases,
+        "expected": source.expected, "matrix": source.matrix, "cases": cases,
     }  # fmt: skip
-    store.write_part(dataset, f"{source.name}-{digest}", pictures(), volumes, refused, info)
+    writer.write(f"{source.name}-{digest}", pictures(), volumes, refused, info)
 
 
 def _results(tasks: Sequence[Task], workers: int) -> Iterator[list[Item]]:

@@ -22,9 +22,15 @@ One file ``datasets/<name>.toml`` a source; no Python. Grammar (everything not m
     detail = { view = "{view}" }     # modality_detail; may use the names that patterns remember
     exhaustive = ["breast tumor"]    # labels marked wherever they are, so that an image without one is a true negative;
                                      # "all" for every label below
+    field = ["thorax"]               # what anatomy the images show: body regions, organs, parts of them. With it, labels of
+                                     # other anatomy are impossible (medglip.store.matrix has the rule); without it, none
+    possible = ["brain"]             # labels that may be there all the same, with their parts, kinds and findings
+    impossible = ["femur"]           # labels that cannot be there all the same
     spacing_mm = [0.2, 0.2]          # (row, column), only where the source documents it
     patient = "{case}"               # template of the patient's id; without it every case is its own patient
     group = "{lesion}"               # template of what else must not be split apart
+    patient_of = "nih_chestxray14"   # source whose patient, study and series ids these are: equal ids are one patient
+    group_of = "isic2018_task3"      # the same for the ids in group
     split = "{split}"                # official split: a field, or a fixed word
     split_words = { training = "train", testing = "test" }
     text = "..."                     # template of a text of kind "finding"
@@ -43,17 +49,20 @@ One file ``datasets/<name>.toml`` a source; no Python. Grammar (everything not m
 """
 
 import hashlib
+import json
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from medglip.errors import SourceError
 from medglip.records import MODALITIES, Laterality, concept_of, label_tree
 from medglip.shelf import shelf
+from medglip.store.matrix import labels_unseen
 
 SKIP = "skip"
 _ACCESS = ("open", "registration", "agreement", "credentialed")
@@ -87,14 +96,25 @@ class Part:
     labels: dict[str, Named | None]
     by_name: bool = False
     exhaustive: tuple[str, ...] = ()
-    detail: dict[str, str] = field(default_factory=dict)
+    field: tuple[str, ...] = ()
+    possible: tuple[str, ...] = ()
+    impossible: tuple[str, ...] = ()
+    detail: dict[str, str] = dataclass_field(default_factory=dict)
     spacing_mm: tuple[float, float] | None = None
     patient: str | None = None
     group: str | None = None
+    patient_of: str | None = None
+    group_of: str | None = None
     split: str | None = None
-    split_words: dict[str, str] = field(default_factory=dict)
+    split_words: dict[str, str] = dataclass_field(default_factory=dict)
     text: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = dataclass_field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, list[str]]:
+        """What the source x label matrix is made of (``medglip.store.matrix``), less what is empty."""
+        said = {"exhaustive": self.exhaustive, "field": self.field, "possible": self.possible, "impossible": self.impossible}
+        return {name: list(ids) for name, ids in said.items() if ids}
 
     def named(self, raw: str, where: str) -> Named | None:
         """What a raw label means; None where the source says to skip it.
@@ -138,7 +158,7 @@ class Source:
     annotation: str = "human"
     lineage: tuple[str, ...] = ()
     known_defects: tuple[str, ...] = ()
-    expected: dict[str, int] = field(default_factory=dict)
+    expected: dict[str, int] = dataclass_field(default_factory=dict)
     digest: str = ""
 
     @cached_property
@@ -150,6 +170,15 @@ class Source:
     def concepts(self) -> tuple[str, ...]:
         """The concepts that its tables name, sorted."""
         return tuple(sorted({named.concept for part in self.parts for named in part.labels.values() if named}))
+
+    @cached_property
+    def matrix(self) -> dict[str, list[dict[str, list[str]]]]:
+        """Modality -> facts of its parts, equal ones once; what a dataset keeps of it for the source x label matrix."""
+        found: dict[str, list[dict[str, list[str]]]] = {modality: [] for modality in self.modalities}
+        for part in self.parts:
+            if part.facts not in found[part.modality]:
+                found[part.modality].append(part.facts)
+        return found
 
 
 def source_names() -> tuple[str, ...]:
@@ -193,6 +222,9 @@ def _source(data: dict[str, Any], path: Path, digest: str) -> Source:
         raise SourceError(f"{where}: name is {data['name']!r}; allowed: lower-case letters, digits and _.")
     _one_of(data.get("access", "open"), _ACCESS, f"{where}: access")
     annotation = _one_of(data.get("annotation", "human"), _ANNOTATION, f"{where}: annotation")
+    for number, entry in enumerate(data["part"], 1) if isinstance(data["part"], list) else ():
+        _check_keys(entry, f"{where} part {number}")
+    _well_formed(data, where)
     parts = tuple(_part(entry, data, annotation, f"{where} part {n}") for n, entry in enumerate(data["part"], 1))
     return Source(
         name=data["name"], title=data["title"], licence=data["licence"], parts=parts, page=data.get("page", ""),
@@ -203,11 +235,6 @@ def _source(data: dict[str, Any], path: Path, digest: str) -> Source:
 
 
 def _part(entry: dict[str, Any], data: dict[str, Any], annotation: str, where: str) -> Part:
-    _known(entry, {"name", "converter", "modality", "detail", "exhaustive", "spacing_mm", "patient", "group", "split",
-                   "split_words", "text", "files", "options", "labels", "labels_by_name"}, where)  # fmt: skip
-    for key in ("converter", "modality", "files"):
-        if not entry.get(key):
-            raise SourceError(f"{where}: {key!r} is missing or empty; it is required.")
     labels = {str(raw): _resolved(text, where) for raw, text in entry.get("labels", {}).items()}
     by_name = bool(entry.get("labels_by_name", {}).get("enabled", False))
     exhaustive = entry.get("exhaustive", ())
@@ -216,15 +243,64 @@ def _part(entry: dict[str, Any], data: dict[str, Any], annotation: str, where: s
         if exhaustive == "all"
         else {named.concept for text in exhaustive if (named := _resolved(text, where))}
     )
-    return Part(
+    part = Part(
         name=entry.get("name", entry["converter"]), converter=entry["converter"],
         modality=_one_of(entry["modality"], MODALITIES, f"{where}: modality"), source=data["name"],
         licence=data["licence"], annotation=annotation, files=dict(entry["files"]), labels=labels, by_name=by_name,
-        exhaustive=tuple(sorted(concepts)), detail=dict(entry.get("detail", {})),
+        exhaustive=tuple(sorted(concepts)), field=_ids(entry, "field", where), possible=_ids(entry, "possible", where),
+        impossible=_ids(entry, "impossible", where), detail=dict(entry.get("detail", {})),
         spacing_mm=tuple(entry["spacing_mm"]) if "spacing_mm" in entry else None,
-        patient=entry.get("patient"), group=entry.get("group"), split=entry.get("split"),
+        patient=entry.get("patient"), group=entry.get("group"), patient_of=entry.get("patient_of"),
+        group_of=entry.get("group_of"), split=entry.get("split"),
         split_words=dict(entry.get("split_words", {})), text=entry.get("text"), options=dict(entry.get("options", {})),
     )  # fmt: skip
+    _check_field(part, where)
+    return part
+
+
+def _check_keys(entry: dict[str, Any], where: str) -> None:
+    _known(entry, {"name", "converter", "modality", "detail", "exhaustive", "field", "possible", "impossible",
+                   "spacing_mm", "patient", "group", "patient_of", "group_of", "split", "split_words", "text", "files",
+                   "options", "labels", "labels_by_name"}, where)  # fmt: skip
+    for key in ("converter", "modality", "files"):
+        if not entry.get(key):
+            raise SourceError(f"{where}: {key!r} is missing or empty; it is required.")
+
+
+def _check_field(part: Part, where: str) -> None:
+    """Refuse a field or an ``impossible`` that contradicts the part's own labels."""
+    tree = label_tree()
+    if strange := [label for label in part.field if tree[label].is_finding]:
+        raise SourceError(f"{where}: field names {strange[0]!r}; allowed: anatomy, not findings.")
+    mapped = sorted({named.label for named in part.labels.values() if named})
+    facts = part.facts | {"exhaustive": []}
+    if unseen := labels_unseen(mapped, part.modality, facts, tree):
+        raise SourceError(
+            f"{where}: its labels name {unseen[0]!r}, which a picture of {part.modality!r} with the field"
+            f" {list(part.field)} cannot show; add its anatomy to field, or it to possible."
+        )
+
+
+def _ids(entry: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """Labels that a list names, without sides."""
+    named = [_resolved(text, where) for text in entry.get(key, ())]
+    if sided := [one for one in named if one is None or one.laterality]:
+        raise SourceError(f"{where}: {key} names {sided[0]!r}; allowed: labels without a side.")
+    return tuple(sorted({one.label for one in named if one}))
+
+
+@cache
+def _schema() -> Any:
+    """Checker of ``schemas/source.schema.json``."""
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(json.loads((shelf("schemas") / "source.schema.json").read_text(encoding="utf-8")))
+
+
+def _well_formed(data: dict[str, Any], where: str) -> None:
+    for error in _schema().iter_errors(data):
+        path = "/".join(map(str, error.instance_path))
+        raise SourceError(f"{where}: {path or 'the file'}: {error.message}; see schemas/source.schema.json.")
 
 
 def _resolved(text: str, where: str) -> Named | None:

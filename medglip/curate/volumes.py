@@ -27,7 +27,18 @@ from medglip.imaging.nifti import read_volume
 from medglip.imaging.series import Series, read_series, series_in
 from medglip.imaging.slices import Cut, choose_slices, cuts
 from medglip.imaging.volume import Volume
-from medglip.records import Instance, Keys, Origin, Picture, Region, Reject, VolumeRecord, label_tree
+from medglip.records import (
+    Instance,
+    Keys,
+    Origin,
+    Picture,
+    Region,
+    Reject,
+    VolumeRecord,
+    box_of_corners_mm,
+    label_tree,
+    voxel_box_corners_mm,
+)
 
 OPTIONS = ("planes", "max_slices", "empty_slices", "window", "index")
 # A plane across the acquisition whose short side is below this share of the long one is a sliver (SA-Med2D-20M).
@@ -183,7 +194,7 @@ def pictures_of_volume(
         id=volume_id, modality=part.modality, origin=Origin(part.source, file, case.key), licence=part.licence,
         shape_kji=volume.shape_kji, spacing_kji_mm=volume.spacing_kji_mm, orientation=volume.orientation,
         affine_ijk_to_mm=None if affine is None else tuple(float(number) for number in affine.ravel()),
-        keys=Keys(*(keyed(part.source, raw) for raw in (volume.patient, volume.study, volume.series))),
+        keys=Keys(*(keyed(part.patient_of or part.source, raw) for raw in (volume.patient, volume.study, volume.series))),
         checks=volume.checks | (checks or {}), instances=tuple(instances),
     )  # fmt: skip
 
@@ -226,7 +237,9 @@ def _objects(structure: Structure) -> Iterator[tuple[np.ndarray, tuple[int, int,
 def _instance(key: str, named: Named, inside: np.ndarray, box: tuple[int, ...], volume: Volume) -> Instance:
     voxels, voxel_mm3 = int(np.count_nonzero(inside)), volume.voxel_mm3
     size = None if voxel_mm3 is None else voxels * voxel_mm3
-    return Instance(key, named.label, named.laterality, box, size, voxels)  # type: ignore[arg-type]
+    corners = None if volume.affine_ijk_to_mm is None else voxel_box_corners_mm(box, volume.affine_ijk_to_mm)
+    box_mm = None if corners is None else box_of_corners_mm(corners)
+    return Instance(key, named.label, named.laterality, box, size, voxels, box_mm)  # type: ignore[arg-type]
 
 
 def _plane_of(inside: np.ndarray, box: tuple[int, ...], volume: Volume, cut: Cut, index: int) -> np.ndarray | None:

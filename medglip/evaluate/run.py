@@ -66,7 +66,7 @@ def evaluate(
     grounder = model if isinstance(model, Grounder) else Grounder.load(model)
     tree = label_tree()
     several = datasets if isinstance(datasets, Sequence) else [datasets]
-    pairs = [(data, record) for data in several for record in data.records(split) if known_phrases(record)]
+    pairs = [(data, record) for data in several for record in data.records(split) if known_phrases(record, tree)]
     if not pairs:
         raise DatasetError(f"No image of split {split!r} has a known phrase; choose another split or dataset.")
     if limit is not None and len(pairs) > limit:
@@ -90,15 +90,25 @@ def validator(datasets: Any, split: str = "val", limit: int | None = 64) -> Call
     return judge
 
 
-def known_phrases(record: ImageRecord) -> dict[str, bool]:
-    """Concepts whose truth is known for an image: True where it shows them."""
-    known = dict.fromkeys((*record.absent, *record.exhaustive), False)
-    return known | dict.fromkeys((region.concept for region in record.regions), True)
+def known_phrases(record: ImageRecord, tree: LabelTree) -> dict[str, bool]:
+    """Concepts whose truth is known for an image: True where it shows them.
+
+    Of a concept that is marked wherever it is and that no region shows nothing is known where a region of a wider concept
+    may be it: a lung without a side may be the left one.
+    """
+    shown = [region.concept for region in record.regions]
+    known = dict.fromkeys(record.absent, False)
+    for concept in record.exhaustive:
+        if any(tree.covers(concept, other) for other in shown):
+            known[concept] = True
+        elif not any(tree.covers(other, concept) for other in shown):
+            known[concept] = False
+    return known | dict.fromkeys(shown, True)
 
 
 def _ask(grounder: Grounder, pairs: Sequence[tuple[Any, ImageRecord]], tree: LabelTree) -> Iterator[Case]:
     """All cases of a batch of images."""
-    asked = [list(known_phrases(record)) for _, record in pairs]
+    asked = [list(known_phrases(record, tree)) for _, record in pairs]
     images = [data.display(record.id) for data, record in pairs]
     texts = [[tree.concept_name(concept) for concept in concepts] for concepts in asked]
     answers = grounder.answer(images, texts, [record.modality for _, record in pairs])

@@ -19,6 +19,9 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from medglip.errors import InputError
 
+# Objects that hold no image of their own.
+NO_IMAGE = {"SEG": "segmentation", "RTSTRUCT": "contours", "SR": "structured report", "RTPLAN": "radiotherapy plan",
+            "RTDOSE": "dose", "PR": "presentation state", "KO": "key objects", "ANN": "annotations"}  # fmt: skip
 MODALITY_OF = {
     "CT": "ct", "MR": "mr", "PT": "pet", "CR": "xray", "DX": "xray", "RG": "xray", "PX": "xray", "IO": "xray",
     "XA": "xray", "RF": "xray", "MG": "mammography", "US": "ultrasound", "IVUS": "ultrasound", "ES": "endoscopy",
@@ -228,6 +231,8 @@ def _decoded(header: Dataset, name: str, frames: Sequence[int] | None) -> np.nda
     if not any(keyword in header for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         kind = UID(str(header.get("SOPClassUID") or "")).name or "unknown kind"
         raise InputError(f"DICOM file {name!r} ({kind}) holds no pixels; allowed: images.")
+    if header.get("Modality") in NO_IMAGE:
+        raise InputError(f"DICOM file {name!r} holds no image but: {NO_IMAGE[header.Modality]}; give the image it belongs to.")
     if not hasattr(header, "file_meta") or "TransferSyntaxUID" not in header.file_meta:
         implicit, little = header.original_encoding
         header.file_meta = getattr(header, "file_meta", FileMetaDataset())

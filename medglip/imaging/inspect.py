@@ -8,14 +8,10 @@ import numpy as np
 from pydicom.uid import UID
 
 from medglip.errors import InputError
-from medglip.imaging.dicom import MODALITY_OF, is_dicom, read_dicom, read_header
+from medglip.imaging.dicom import MODALITY_OF, NO_IMAGE, is_dicom, read_dicom, read_header
 from medglip.imaging.nifti import is_volume_file, read_volume
 from medglip.imaging.raster import ENDINGS, read_raster
 from medglip.imaging.series import dicom_files, read_series, series_in
-
-# Objects that hold no image of their own.
-_NO_IMAGE = {"SEG": "segmentation", "RTSTRUCT": "contours", "SR": "structured report", "RTPLAN": "radiotherapy plan",
-             "RTDOSE": "dose", "PR": "presentation state", "KO": "key objects", "ANN": "annotations"}  # fmt: skip
 
 Facts = dict[str, Any]
 
@@ -45,7 +41,7 @@ def _folder(folder: Path) -> list[Facts]:
         raise InputError(f"Folder {str(folder)!r} holds no file.")
     dicoms = dicom_files(folder)
     facts: list[Facts] = []
-    kinds = Counter(_NO_IMAGE.get(kind, "image") for kind in map(_dicom_kind, dicoms))
+    kinds = Counter(NO_IMAGE.get(kind, "image") for kind in map(_dicom_kind, dicoms))
     if dicoms:
         facts.append({"path": str(folder), "format": "DICOM", "files": len(dicoms), "kinds": dict(sorted(kinds.items()))})
         facts += _series(dicoms)
@@ -92,8 +88,8 @@ def _dicom(path: Path) -> Facts:
     kind = str(header.get("Modality") or "")
     facts: Facts = {"path": str(path), "format": "DICOM", "object": _uid_name(header.get("SOPClassUID")),
                     "transfer_syntax": _uid_name(header.file_meta.get("TransferSyntaxUID"))}  # fmt: skip
-    if kind in _NO_IMAGE or "Rows" not in header:
-        return facts | {"holds": _NO_IMAGE.get(kind, "no image")}
+    if kind in NO_IMAGE or "Rows" not in header:
+        return facts | {"holds": NO_IMAGE.get(kind, "no image")}
     image = read_dicom(path)
     count, height, width = image.frames.shape[:3]
     return facts | {

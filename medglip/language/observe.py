@@ -22,7 +22,7 @@ from medglip.records import ImageRecord, LabelTree, Region, label_tree
 if TYPE_CHECKING:
     from medglip.predict import Grounder
     from medglip.store import Dataset
-    from medglip.store.divided import Divided
+    from medglip.store.groups.divided import Divided
 
 FOLDER = "language"
 # Boxes kept a concept and score from which; a scene's own threshold is higher and calibrated.

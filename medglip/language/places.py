@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medglip.records import Box, Region
+from medglip.records import Box, Region, axes_of_rle
 
 # Words toward the first and the last column, and toward the first and the last row, of an image of unknown orientation.
 IMAGE_AXES = (("image-left", "image-right"), ("upper", "lower"))
@@ -71,29 +71,17 @@ def place_words(box: Box, frame: Box, axes: Axes) -> tuple[str, ...]:
 def long_axis_mm(region: Region, spacing_mm: tuple[float, float] | None) -> tuple[float, str] | None:
     """Longest extent in mm and what it was measured on, ``mask`` or ``box``; None where the spacing is unknown.
 
-    The extent of a mask is its largest Feret diameter over its pixels' corners; that of a box, its longer side.
-
     Args:
-        region: What to measure.
+        region: What to measure: its mask (``medglip.records.axes_mm``), without one the longer side of its box.
         spacing_mm: (row, column) pixel pitch in mm, or None.
     """
     if spacing_mm is None:
         return None
-    row_mm, column_mm = spacing_mm
     if region.mask is None:
         x0, y0, x1, y1 = region.box_xyxy
-        return max((x1 - x0) * column_mm, (y1 - y0) * row_mm), "box"
-    inside = region.mask.decode()
-    rows = np.flatnonzero(inside.any(axis=1))
-    if rows.size == 0:
-        return None
-    first = inside[rows].argmax(axis=1)
-    last = inside.shape[1] - inside[rows][:, ::-1].argmax(axis=1)
-    x = np.concatenate([first, last, first, last]) * column_mm
-    y = np.concatenate([rows, rows, rows + 1, rows + 1]) * row_mm
-    angles = np.deg2rad(np.arange(0, 180, 1.0))
-    along = np.outer(np.cos(angles), x) + np.outer(np.sin(angles), y)
-    return float(np.ptp(along, axis=1).max()), "mask"
+        return max((x1 - x0) * spacing_mm[1], (y1 - y0) * spacing_mm[0]), "box"
+    axes = axes_of_rle(region.mask, spacing_mm)
+    return None if axes is None else (axes[0], "mask")
 
 
 def box_iou(a: Box, b: Box) -> float:

@@ -36,7 +36,7 @@ from medglip.records import ImageRecord, LabelTree, label_tree
 if TYPE_CHECKING:
     from medglip.predict import Grounder
     from medglip.store import Dataset
-    from medglip.store.divided import Divided
+    from medglip.store.groups.divided import Divided
 
 _BATCH, _RATE, STEPS = 64, 2e-3, 900
 

@@ -1,7 +1,9 @@
 """The currency of medglip: records, masks, the label tree and phrases. No files are read here but the label tree's."""
 
+from medglip.records.geometry import Transform, box_of_corners_mm, px_to_mm, voxel_box_corners_mm
 from medglip.records.labels import Label, LabelTree, label_tree, read_labels
 from medglip.records.masks import Rle, box_of_mask, rle_of_crop, rle_of_mask
+from medglip.records.measures import axes_mm, axes_of_rle
 from medglip.records.phrases import concept_phrases, diameter_mm, region_phrases
 from medglip.records.picture import Picture
 from medglip.records.record import (
@@ -20,6 +22,7 @@ from medglip.records.record import (
     Phrase,
     Region,
     Reject,
+    Span,
     Text,
     VolumeRecord,
     concept_of,
@@ -46,16 +49,23 @@ __all__ = [
     "Region",
     "Reject",
     "Rle",
+    "Span",
     "Text",
+    "Transform",
     "VolumeRecord",
+    "axes_mm",
+    "axes_of_rle",
+    "box_of_corners_mm",
     "box_of_mask",
     "concept_of",
     "concept_phrases",
     "diameter_mm",
     "identified",
     "label_tree",
+    "px_to_mm",
     "read_labels",
     "region_phrases",
     "rle_of_crop",
     "rle_of_mask",
+    "voxel_box_corners_mm",
 ]

@@ -3,9 +3,10 @@
 The tree is ``schemas/labels.toml``; its header says what the columns mean and what is taken for granted.
 """
 
+import re
 import tomllib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, cached_property
@@ -16,6 +17,12 @@ from medglip.records.spelling import british, key_of_words, plural_of, side_pars
 from medglip.shelf import shelf
 
 LEVELS = ("body_region", "organ", "substructure", "finding", "finding_part")
+
+_COLUMNS: dict[str, type] = {
+    "level": str, "name": str, "synonyms": list, "aliases": list, "adjective": str, "plural": str, "laterality": bool,
+    "countable": bool, "part_of": str, "site": list, "is_a": str, "also_is": list, "coarse": str, "sct": str,
+    "sct_category": str, "sct_region": str,
+}  # fmt: skip
 
 Code = tuple[str, str, str]  # coding scheme, value, meaning, as in a DICOM code sequence
 
@@ -216,10 +223,28 @@ class LabelTree:
         (kind, side), (label_id, own_side) = self.split(general), self.split(specific)
         return (side is None or side == own_side) and (kind == label_id or kind in self._kinds_of(label_id))
 
+    def children(self, label_id: str) -> tuple[str, ...]:
+        """Ids directly under it in the file's order of ids: its parts, kinds and findings."""
+        return self._under.get(self[label_id].id, ())
+
     def search(self, word: str) -> list[Label]:
-        """Labels whose id, name or synonyms contain a word, in the order of the tree; case makes no difference."""
-        word = word.strip().lower()
-        return [label for label in self if any(word in text.lower() for text in (label.id, label.name, *label.synonyms))]
+        """Labels whose id, name, synonyms or aliases contain a word, in the order of the tree.
+
+        Case, separators, plural and British spelling make no difference.
+        """
+        plain, key = word.strip().lower(), key_of_words(words_of(word))
+        found = [
+            label for label in self
+            if any(plain in text.lower() or (key and key in key_of_words(words_of(text)))
+                   for text in (label.id, label.name, *label.synonyms, *label.aliases))
+        ]  # fmt: skip
+        return found if plain else []
+
+    def nearest(self, word: str, most: int = 5) -> list[Label]:
+        """Labels with a name, synonym or alias that is spelt almost like this, the nearest first."""
+        words = words_of(word)
+        keys = get_close_matches(key_of_words(side_parsed_off(words)[1] or words), self._by_key, n=2 * most, cutoff=0.6)
+        return [self._labels[label_id] for label_id in list(dict.fromkeys(self._by_key[key] for key in keys))[:most]]
 
     def _kinds_of(self, label_id: str) -> frozenset[str]:
         if label_id not in self._kinds:
@@ -229,6 +254,14 @@ class LabelTree:
         return self._kinds[label_id]
 
     @cached_property
+    def _under(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for label in self:
+            if label.level != "body_region":
+                found.setdefault(_above(label.id, self._labels), []).append(label.id)
+        return {above: tuple(ids) for above, ids in found.items()}
+
+    @cached_property
     def _by_key(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for label in self:
@@ -236,6 +269,11 @@ class LabelTree:
                 other = found.setdefault(key_of_words(words_of(text)), label.id)
                 if other != label.id:
                     raise SourceError(f"labels.toml: {text!r} names {other!r} and {label.id!r}; allowed: one label; drop one.")
+        for label in self:  # "hepatic tumor" and "tumor of the liver" beside "liver tumor"
+            for site in (self._labels[one] for one in label.site if label.name.startswith(f"{self._labels[one].name} ")):
+                bare = label.name.removeprefix(site.name)
+                for text in (f"{site.adjective}{bare}" if site.adjective else label.name, f"{bare} {site.name}"):
+                    found.setdefault(key_of_words(words_of(text)), label.id)
         return found
 
     @cached_property
@@ -268,6 +306,8 @@ def read_labels(toml: str) -> list[Label]:
         for level in LEVELS[1:]:
             for label_id, row in table.get(level, {}).items():
                 rows[label_id] = row | {"level": level}
+    for label_id, row in rows.items():
+        _check_row(label_id, row)
     done: dict[str, Label] = {}
     for label_id in rows:
         _complete(label_id, rows, done, ())
@@ -311,7 +351,21 @@ def _complete(label_id: str, rows: dict[str, dict], done: dict[str, Label], belo
     return done[label_id]
 
 
-def _above(label_id: str, rows: dict[str, dict]) -> str:
+def _check_row(label_id: str, row: dict) -> None:
+    """Refuse a row that ``schemas/labels.schema.json`` does not allow: what it may say, and as what."""
+    who = f"labels.toml: {label_id!r}"
+    if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", label_id) or (row["level"] == "body_region") == ("." in label_id):
+        raise SourceError(f"{who}: allowed: an id like 'thorax.lung' in a level, like 'thorax' for a body region; rename it.")
+    for key, value in row.items():
+        words = value if isinstance(value, list) else [value]
+        fits = type(value) is _COLUMNS.get(key) and (type(value) is bool or all(isinstance(w, str) and w for w in words))
+        if not fits or (key.startswith("sct") and not re.fullmatch(r"\S+ \S.*", value)):
+            raise SourceError(f"{who}: found {key} = {value!r}; allowed: what the file's header says; correct it.")
+    if missing := [key for key in ("name", "coarse")[: 2 - ("." in label_id)] if key not in row]:
+        raise SourceError(f"{who}: {missing[0]!r} is missing; it is required; add it.")
+
+
+def _above(label_id: str, rows: Mapping[str, object]) -> str:
     """The nearest id above: without its last word, or its last two..."""
     while label_id:
         label_id = label_id.rpartition(".")[0]

@@ -5,7 +5,7 @@ an answer and citation of a report.
 """
 
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal
 
 from medglip.errors import RecordError
@@ -80,6 +80,8 @@ class Region:
         score: Confidence in [0, 1]; None for a reader's mark.
         provenance: ``human``, ``machine`` (a model's mask shipped by the source), ``synthetic`` or ``predicted``.
         flags: What a user of the region should know: ``tiny``, ``touches_border``, ``merged``, ``uncertain``.
+        long_axis_mm: Largest diameter of the mask in the image plane; None without a mask or a calibrated spacing.
+        short_axis_mm: Largest extent across the long axis; None like it.
     """
 
     label: str
@@ -94,6 +96,8 @@ class Region:
     score: float | None = None
     provenance: str = "human"
     flags: tuple[str, ...] = ()
+    long_axis_mm: float | None = None
+    short_axis_mm: float | None = None
 
     def __post_init__(self) -> None:
         """Check."""
@@ -107,6 +111,9 @@ class Region:
         _check(self.score is None or 0.0 <= self.score <= 1.0, f"{who} score", self.score, "a number in [0, 1] or None")
         _check(self.provenance in ("human", "machine", "synthetic", "predicted"), f"{who} provenance", self.provenance,
                "human, machine, synthetic, predicted")  # fmt: skip
+        axes = (self.long_axis_mm, self.short_axis_mm)
+        _check(axes == (None, None) or (None not in axes and 0 < axes[1] <= axes[0] < inf), f"{who} axes in mm", axes,  # type: ignore[operator]
+               "0 < short <= long, or None for both")  # fmt: skip
 
     @property
     def concept(self) -> str:
@@ -169,17 +176,34 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Characters of a text that name regions: ``text[start:end]``, and the ids of the regions."""
+
+    start: int
+    end: int
+    regions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check."""
+        _check(0 <= self.start < self.end, "Span", (self.start, self.end), "0 <= start < end")
+        _check(bool(self.regions), "Span.regions", self.regions, "at least one id of a region")
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
-    """Words about an image: a report, a caption, image-level findings."""
+    """Words about an image: a report, a caption, image-level findings; ``spans`` say which words mean which regions."""
 
     text: str
     kind: str = "report"
     language: str = "en"
+    spans: tuple[Span, ...] = ()
 
     def __post_init__(self) -> None:
         """Check."""
         _check(bool(self.text.strip()), "Text.text", self.text, "non-empty text")
         _check(self.kind in TEXT_KINDS, "Text.kind", self.kind, ", ".join(TEXT_KINDS))
+        _check(all(span.end <= len(self.text) for span in self.spans), "Text.spans", self.spans,
+               f"spans inside the {len(self.text)} characters of the text")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +213,8 @@ class ImageRecord:
     Attributes:
         id: 16 hex digits, stable over runs and machines.
         sha256: Hash of the stored pixels (``medglip.store.pixel_sha256``).
+        perceptual_hash: 16 hex digits, alike for pixels that look alike (``medglip.store.perceptual_hash``); empty where
+            it was not computed.
         width: Columns of the stored image.
         height: Rows of the stored image.
         channels: 1 or 3.
@@ -222,6 +248,7 @@ class ImageRecord:
     modality: str
     origin: Origin
     licence: str
+    perceptual_hash: str = ""
     modality_detail: dict[str, str] = field(default_factory=dict)
     body_region: str | None = None
     affine_px_to_mm: tuple[float, ...] | None = None
@@ -273,6 +300,7 @@ class Instance:
         box_kji: ``(k0, j0, i0, k1, j1, i1)`` voxel edges, half-open, of the volume as stored by the source.
         volume_mm3: From the voxel count; None where spacing is not trusted.
         voxels: Number of voxels.
+        box_mm: ``(x0, y0, z0, x1, y1, z1)`` LPS+ mm, around the eight corners of ``box_kji``; None without an affine.
     """
 
     id: str
@@ -281,6 +309,7 @@ class Instance:
     box_kji: tuple[int, int, int, int, int, int]
     volume_mm3: float | None
     voxels: int
+    box_mm: tuple[float, float, float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

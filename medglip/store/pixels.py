@@ -5,24 +5,30 @@ Knows nothing of records.
 
 import hashlib
 import io
+import os
 import tarfile
+from collections import OrderedDict
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import NamedTuple, Self
+from zlib import crc32
 
 import numpy as np
 from PIL import Image
+from scipy.fft import dctn
 
 from medglip.errors import DatasetError, RecordError
 
 # Level 3 was within a tenth of level 6's size on X-ray, CT and ultrasound images, in a third of its time.
 _PNG_LEVEL = 3
-_TAR_BLOCK = 512
+TAR_BLOCK = 512
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SHARD_BYTES = 256 * 2**20
 _PNG_MODES = {("L", 8): (1, np.uint8), ("RGB", 8): (3, np.uint8), ("I;16", 16): (1, np.uint16)}
 
 
-class Place(NamedTuple):
+class Extent(NamedTuple):
     """Where the PNG of one image lies.
 
     Attributes:
@@ -77,6 +83,29 @@ def pixel_sha256(pixels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def perceptual_hash(pixels: np.ndarray) -> str:
+    """Hash of what an image looks like: near duplicates (scaled, recompressed, windowed anew) differ in few of 64 bits.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, 3), or uint16 (H, W).
+
+    Returns:
+        16 hex digits; compare two by the number of bits that differ.
+
+    Source: Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), section 3.2.1: signs of
+    the 8 x 8 lowest frequencies (without the mean) of a 32 x 32 grey image, against their median.
+    """
+    image = Image.fromarray(checked_pixels(pixels))
+    image = image.convert("L") if image.mode == "RGB" else image
+    if image.mode == "L" and (factor := min(image.size) // 128) > 1:  # most of the time would go into the large ones
+        image = image.reduce(factor)
+    small = np.asarray(Image.fromarray(np.asarray(image, np.float32)).resize((32, 32), Image.Resampling.BOX))
+    waves = dctn(small, norm="ortho")[:8, :8].ravel()
+    bits = waves > np.median(waves[1:])
+    bits[0] = False
+    return np.packbits(bits).tobytes().hex()
+
+
 def png_bytes(pixels: np.ndarray) -> bytes:
     """The image as PNG, lossless; equal pixels give equal bytes (with the same zlib).
 
@@ -99,8 +128,9 @@ def pixels_of_png(png: bytes, where: str) -> np.ndarray:
         where: Named in the error.
 
     Raises:
-        DatasetError: the bytes are no such PNG.
+        DatasetError: the bytes are no such PNG, or a bit of them was changed.
     """
+    check_png(png, where)
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             dtype = np.uint16 if image.mode == "I;16" else np.uint8
@@ -111,16 +141,44 @@ def pixels_of_png(png: bytes, where: str) -> np.ndarray:
         raise DatasetError(f"{where}: found {len(png)} bytes that are no PNG ({error}); restore the shard.") from error
 
 
-def read_bytes(path: Path, offset: int, size: int) -> bytes:
-    """``size`` bytes of a file from ``offset``; no handle stays open, so any process may call it.
+def check_png(png: bytes, where: str) -> None:
+    """Whether a PNG is as it was written, by the checksums in it; nothing is decoded.
+
+    Args:
+        png: The file's bytes.
+        where: Named in the error.
+
+    Raises:
+        DatasetError: it is no PNG, or a bit was changed.
+
+    Source: W3C PNG specification, section 5.3: each chunk is its length, its type, its data and their CRC-32.
+    """
+    at, kind = len(_PNG_SIGNATURE), b""
+    view = memoryview(png)
+    whole = png.startswith(_PNG_SIGNATURE)
+    while whole and kind != b"IEND":
+        size = int.from_bytes(view[at : at + 4], "big")
+        kind, end = bytes(view[at + 4 : at + 8]), at + 8 + size
+        whole = crc32(view[at + 4 : end]) == int.from_bytes(view[end : end + 4], "big") and end + 4 <= len(png)
+        at = end + 4
+    if not whole or at != len(png):
+        raise DatasetError(f"{where}: found {len(png)} bytes that are no PNG, or were changed; restore the shard.")
+
+
+# Files kept open by this process, each with its identity; a read names its offset, so forked processes may share them.
+_opened: OrderedDict[str, tuple[tuple[int, int], io.FileIO]] = OrderedDict()
+_OPENED = 64
+_opening = Lock()
+
+
+def read_bytes(path: Path | str, offset: int, size: int) -> bytes:
+    """``size`` bytes of a file from ``offset``; its handle is kept for the next call. Any process or thread may call it.
 
     Raises:
         DatasetError: the file is missing or shorter.
     """
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            found = file.read(size)
+        found = _pread(_handle(str(path)), size, offset) if hasattr(os, "pread") else _read_once(path, offset, size)
     except OSError as error:
         raise DatasetError(f"Shard {str(path)!r} cannot be read: {error.strerror}; restore it.") from error
     if len(found) != size:
@@ -128,6 +186,32 @@ def read_bytes(path: Path, offset: int, size: int) -> bytes:
             f"Shard {str(path)!r} ends before byte {offset + size}, found {len(found)} of {size} bytes; restore it."
         )
     return found
+
+
+def _handle(path: str) -> io.FileIO:
+    there = os.stat(path)
+    identity = there.st_dev, there.st_ino
+    known = _opened.get(path)
+    if known is not None and known[0] == identity:
+        return known[1]
+    file = io.FileIO(path, "rb")
+    if hasattr(os, "posix_fadvise"):  # a PNG is asked for whole, and its neighbours are not wanted
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+    with _opening:
+        _opened[path] = identity, file
+        if len(_opened) > _OPENED:
+            _opened.popitem(last=False)  # closed when the last thread that reads it lets it go
+    return file
+
+
+def _pread(file: io.FileIO, size: int, offset: int) -> bytes:
+    return os.pread(file.fileno(), size, offset)  # the argument holds the file, so it stays open
+
+
+def _read_once(path: Path | str, offset: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 class _HashedFile(io.BufferedWriter):
@@ -164,7 +248,7 @@ class ShardWriter:
         self._folder, self._limit = folder, limit
         self._open: tuple[_HashedFile, tarfile.TarFile] | None = None
 
-    def add(self, sha256: str, png: bytes) -> Place:
+    def add(self, sha256: str, png: bytes) -> Extent:
         """Append one PNG and say where it lies."""
         if self._open is not None and self._open[0].tell() + len(png) > self._limit:
             self.close()
@@ -175,9 +259,9 @@ class ShardWriter:
         file, tar = self._open
         member = tarfile.TarInfo(f"{sha256}.png")
         member.size, member.mtime, member.mode = len(png), 0, 0o644
-        offset = file.tell() + _TAR_BLOCK
+        offset = file.tell() + TAR_BLOCK
         tar.addfile(member, io.BytesIO(png))
-        return Place(len(self.finished), offset, len(png))
+        return Extent(len(self.finished), offset, len(png))
 
     def close(self) -> None:
         """Finish the open shard, if there is one."""
@@ -205,8 +289,20 @@ def member_name(shard: Path, offset: int) -> str:
     Raises:
         DatasetError: no member begins there.
     """
-    header = read_bytes(shard, max(0, offset - _TAR_BLOCK), _TAR_BLOCK)
+    return name_in_header(read_bytes(shard, max(0, offset - TAR_BLOCK), TAR_BLOCK), f"Shard {str(shard)!r}, byte {offset}")
+
+
+def name_in_header(header: bytes, where: str) -> str:
+    """Name of a tar member by the block before its content.
+
+    Args:
+        header: ``TAR_BLOCK`` bytes.
+        where: Named in the error.
+
+    Raises:
+        DatasetError: the bytes are no header.
+    """
     try:
         return tarfile.TarInfo.frombuf(header, "ascii", "strict").name
     except tarfile.HeaderError as error:
-        raise DatasetError(f"Shard {str(shard)!r}: no member begins at byte {offset} ({error}).") from error
+        raise DatasetError(f"{where}: no member begins there ({error}); restore the shard.") from error

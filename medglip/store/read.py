@@ -1,57 +1,73 @@
 """Opens a dataset: tables as pandas frames, queries by SQL, records and pixels one by one. Writes nothing.
 
-No file stays open and nothing cached is pickled, so a Dataset can be handed to the workers of a data loader, forked or
-spawned.
+Opening reads the manifest alone; of the tables only those columns and row groups are read that are asked for. Nothing
+cached is pickled, so a Dataset can be handed to the workers of a data loader, forked or spawned.
 """
 
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from medglip.errors import DatasetError, InputError
 from medglip.imaging.intensity import display
 from medglip.records.record import SPLITS, ImageRecord, Intensity, VolumeRecord
-from medglip.store.manifest import read_manifest, table_files
-from medglip.store.pixels import pixels_of_png, read_bytes
+from medglip.store.frames import Frame, to_pandas
+from medglip.store.index import ImageIndex
+from medglip.store.known import Stored
+from medglip.store.manifest import cases_of, read_manifest, table_files
+from medglip.store.pixels import pixels_of_png
+from medglip.store.place import Place
+from medglip.store.rows import Tables
+from medglip.store.sampling import shuffled
 from medglip.store.schema import SCHEMAS, TABLES, Document, Row, image_document, image_of, volume_document, volume_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Row groups kept in memory; a group of regions with masks is some megabytes.
-_CACHED_GROUPS = 24
 
+def open_dataset(path: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> "Dataset":
+    """The dataset in a folder or behind an fsspec URL.
 
-def open_dataset(path: str | Path) -> "Dataset":
-    """The dataset in a folder.
+    Args:
+        path: Folder, or URL such as ``s3://bucket/dataset``.
+        storage_options: For the file system of a URL, for example ``{"anon": True}``.
 
     Raises:
-        DatasetError: the folder holds no dataset, a broken one, or one of another schema version.
+        DatasetError: there is no dataset, a broken one, or one of another schema version.
     """
-    return Dataset(path)
+    return Dataset(path, storage_options=storage_options)
 
 
 class Dataset:
-    """A grounding dataset on disk: images, regions, texts, volumes and rejects.
+    """A grounding dataset on disk or behind a URL: images, regions, texts, volumes and rejects.
 
     Attributes:
-        path: Its folder.
+        place: Where it lies.
         manifest: What it consists of: schema version, counts, and for each part its source, counts and files.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.manifest: dict[str, Any] = read_manifest(self.path)
-        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
-        self._layout: dict[str, _RowGroups] = {}
+    def __init__(self, path: str | Path | Place, *, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.place = Place(path, storage_options)
+        self.manifest: dict[str, Any] = read_manifest(self.place)
+        self._tables = Tables(self.place, self.manifest)
+
+    @property
+    def path(self) -> Path:
+        """Its folder.
+
+        Raises:
+            DatasetError: it lies behind a URL.
+        """
+        if self.place.local is None:
+            raise DatasetError(
+                f"Dataset {self.place.name!r} is no folder of this machine, which is needed here; copy it first."
+            )
+        return self.place.local
 
     # ---- tables
 
@@ -70,33 +86,40 @@ class Dataset:
         allowed = SCHEMAS[name].names
         if unknown := [column for column in columns or () if column not in allowed]:
             raise InputError(f"Table {name!r}: found the column {unknown[0]!r}; allowed: {', '.join(allowed)}.")
-        wanted = columns or [column for column in allowed if column != "rle"]
-        return self._arrow(name, wanted).to_pandas(types_mapper=_list_type)
+        return to_pandas(self.arrow(name, columns or _without_masks(name)))
+
+    def arrow(self, name: str, columns: list[str]) -> pa.Table:
+        """Columns of a table as Arrow, in the order of the dataset.
+
+        Raises:
+            DatasetError: a file of the table is missing or broken.
+        """
+        return self._tables.columns(name, columns)
 
     @cached_property
-    def images(self) -> pd.DataFrame:
-        """One row an image."""
-        return self.table("images")
+    def images(self) -> Frame:
+        """One row an image; read by column."""
+        return self._frame("images")
 
     @cached_property
-    def regions(self) -> pd.DataFrame:
-        """One row a region, without its mask."""
-        return self.table("regions")
+    def regions(self) -> Frame:
+        """One row a region, without its mask; read by column."""
+        return self._frame("regions")
 
     @cached_property
-    def texts(self) -> pd.DataFrame:
-        """One row a text."""
-        return self.table("texts")
+    def texts(self) -> Frame:
+        """One row a text; read by column."""
+        return self._frame("texts")
 
     @cached_property
-    def volumes(self) -> pd.DataFrame:
-        """One row a volume."""
-        return self.table("volumes")
+    def volumes(self) -> Frame:
+        """One row a volume; read by column."""
+        return self._frame("volumes")
 
     @cached_property
-    def rejects(self) -> pd.DataFrame:
-        """One row for what was not converted, and why."""
-        return self.table("rejects")
+    def rejects(self) -> Frame:
+        """One row for what was not converted, and why; read by column."""
+        return self._frame("rejects")
 
     def query(self, sql: str) -> pd.DataFrame:
         """The answer to an SQL query over the views images, regions, texts, volumes and rejects.
@@ -109,8 +132,12 @@ class Dataset:
         import duckdb
 
         with duckdb.connect() as connection:
+            connection.execute("SET enable_progress_bar_print = false")
+            if self.place.local is None:
+                connection.register_filesystem(self.place.system)
             for name in (table for table in TABLES if table in sql.lower()):
-                files = ", ".join(f"'{str(path).replace(chr(39), chr(39) * 2)}'" for path in self._files(name))
+                paths = [self.place.sql_name(file) for file in table_files(self.manifest, name)]
+                files = ", ".join(f"'{path.replace(chr(39), chr(39) * 2)}'" for path in paths)
                 if files:
                     connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
                 else:
@@ -129,7 +156,7 @@ class Dataset:
     def __repr__(self) -> str:
         """Path and counts."""
         counts = self.manifest["counts"]
-        return f"Dataset({str(self.path)!r}: {len(self)} images, {counts.get('regions', 0)} regions)"
+        return f"Dataset({self.place.name!r}: {len(self)} images, {counts.get('regions', 0)} regions)"
 
     def ids(self, split: str | None = None) -> list[str]:
         """Ids of the images, of all or of one split, in the order of the dataset.
@@ -137,12 +164,25 @@ class Dataset:
         Raises:
             InputError: there is no such split.
         """
-        index = self._index
-        if split is None:
-            return index["id"].tolist()
-        if split not in SPLITS:
-            raise InputError(f"Split: found {split!r}; allowed: {', '.join(SPLITS)}.")
-        return index.loc[index["split"] == split, "id"].tolist()
+        return self._index.ids(_checked_split(split))
+
+    def shuffled(
+        self, split: str | None = None, *, seed: int = 0, epoch: int = 0, rank: int = 0, world: int = 1,
+        worker: int = 0, workers: int = 1,
+    ) -> np.ndarray:  # fmt: skip
+        """Positions of all images or of one split in a random order, the share of one worker of one rank.
+
+        However many ranks and workers there are, together they visit each image once, in an order that depends on seed
+        and epoch alone (``medglip.store.sampling.shuffled``).
+
+        Returns:
+            int64 (n,), for ``record`` and ``pixels``.
+
+        Raises:
+            InputError: there is no such split, or a number is not allowed.
+        """
+        positions = self._index.positions(_checked_split(split))
+        return shuffled(positions, seed=seed, epoch=epoch, rank=rank, world=world, worker=worker, workers=workers)
 
     def record(self, image: str | int) -> ImageRecord:
         """An image by id or position, with all its regions, masks and texts.
@@ -156,16 +196,11 @@ class Dataset:
 
     def records(self, split: str | None = None) -> Iterator[ImageRecord]:
         """All images, or those of one split, in the order of the dataset; some hundred are in memory at a time."""
-        wanted = set(self.ids(split)) if split else None
-        for document in self.documents():
-            if wanted is None or document["id"] in wanted:
-                yield image_of(document)
+        return map(image_of, self._documents_at(self._index.positions(_checked_split(split))))
 
     def documents(self) -> Iterator[Document]:
         """All images as JSON documents (``schemas/record.schema.json``), unchecked, in the order of the dataset."""
-        total, step = len(self._index), 256
-        for start in range(0, total, step):
-            yield from self._documents_between(start, min(start + step, total))
+        return self._documents_at(self._index.positions())
 
     def volume_records(self) -> Iterator[VolumeRecord]:
         """All volumes in the order of the dataset."""
@@ -173,7 +208,7 @@ class Dataset:
 
     def volume_documents(self) -> Iterator[Document]:
         """All volumes as JSON documents, unchecked, in the order of the dataset."""
-        return map(volume_document, self._rows("volumes", 0, self._row_groups("volumes").starts[-1]))
+        return map(volume_document, self._tables.rows("volumes", 0, self._tables.count("volumes")))
 
     def pixels(self, image: str | int) -> np.ndarray:
         """Pixels as stored: uint8 (H, W) or (H, W, 3), or uint16 (H, W).
@@ -185,9 +220,20 @@ class Dataset:
             InputError: there is no such image.
             DatasetError: its shard is missing or broken.
         """
-        row = self._index.iloc[self._position(image)]
-        png = read_bytes(self.path / row["shard"], int(row["tar_offset"]), int(row["tar_bytes"]))
-        return pixels_of_png(png, f"Image {row['id']!r} in {row['shard']!r}")
+        stored = self.stored(image)
+        png = self.place.read_range(*stored)
+        return pixels_of_png(png, f"Image {image!r} in {stored.shard!r} of {self.place.name!r}")
+
+    def stored(self, image: str | int) -> Stored:
+        """Where the PNG of an image lies: its shard, first byte and bytes.
+
+        Args:
+            image: Id or position.
+
+        Raises:
+            InputError: there is no such image.
+        """
+        return self._index.stored(self._position(image))
 
     def display(self, image: str | int) -> np.ndarray:
         """Pixels to look at: uint8 (H, W) or (H, W, 3), windowed as the image's record says.
@@ -195,7 +241,7 @@ class Dataset:
         Args:
             image: Id or position.
         """
-        row = self._rows("images", position := self._position(image), position + 1)[0]
+        row = self._tables.rows("images", position := self._position(image), position + 1)[0]
         window = row["window_low"], row["window_high"]
         meaning = Intensity(row["unit"], row["slope"], row["intercept"], window, row["inverted"])
         return display(self.pixels(position), meaning)
@@ -229,46 +275,55 @@ class Dataset:
         pyplot.close(figure)  # the caller shows it; a notebook would show it twice
         return figure
 
+    def cases(self, part: str) -> dict[str, Any]:
+        """What the dataset keeps of the cases of a part, by key; ``medglip convert`` knows by it what is done.
+
+        Raises:
+            InputError: there is no such part.
+            DatasetError: the file is missing or broken.
+        """
+        if part not in self.manifest["parts"]:
+            raise InputError(f"Part: found {part!r}; {self!r} has no such part; see Dataset.manifest['parts'].")
+        return cases_of(self.place, self.manifest["parts"][part])
+
     # ---- inside
 
     def __getstate__(self) -> dict[str, Any]:
-        """Path and manifest: caches are built again where they are needed."""
-        return {"path": self.path, "manifest": self.manifest, "_groups": OrderedDict(), "_layout": {}}
+        """Place and manifest: caches are built again where they are needed."""
+        return {"place": self.place, "manifest": self.manifest, "_tables": self._tables}
 
     @cached_property
-    def _index(self) -> pd.DataFrame:
-        """What is needed to find any image: its id, split, place and number of regions and texts."""
-        columns = ["id", "split", "shard", "tar_offset", "tar_bytes", "n_regions", "n_texts"]
-        return self._arrow("images", columns).to_pandas(strings_to_categorical=False)
+    def _index(self) -> ImageIndex:
+        return ImageIndex(self._tables, self.place.name)
 
-    @cached_property
-    def _by_id(self) -> dict[str, int]:
-        positions = {image: position for position, image in enumerate(self._index["id"])}
-        if len(positions) != len(self._index):
-            raise DatasetError(f"Dataset {str(self.path)!r}: two images have one id; run `medglip validate`.")
-        return positions
+    def _frame(self, name: str) -> Frame:
+        def read(columns: list[str], rows: int | None) -> pa.Table:
+            return self._tables.columns(name, columns, rows)
 
-    @cached_property
-    def _ends(self) -> dict[str, np.ndarray]:
-        """For regions and texts: the row after the last one of each image, images in the order of the dataset."""
-        return {name: np.cumsum(self._index[f"n_{name}"].to_numpy(np.int64)) for name in ("regions", "texts")}
+        return Frame(read, _without_masks(name), self._tables.count(name))
 
     def _position(self, image: str | int) -> int:
         if isinstance(image, str):
-            if image not in self._by_id:
+            if (position := self._index.position(image)) < 0:
                 raise InputError(f"Image: found the id {image!r}; {self!r} has no such image; see Dataset.ids().")
-            return self._by_id[image]
+            return position
         if not -len(self) <= image < len(self):
             raise InputError(f"Image: found position {image}; allowed: 0 to {len(self) - 1} in {self!r}.")
         return int(image) % len(self)
 
+    def _documents_at(self, positions: np.ndarray, step: int = 256) -> Iterator[Document]:
+        """Documents of images in ascending order; neighbours are read together."""
+        for chunk in np.split(positions, np.arange(step, len(positions), step)) if len(positions) else ():
+            for run in np.split(chunk, np.flatnonzero(np.diff(chunk) > 1) + 1):
+                yield from self._documents_between(int(run[0]), int(run[-1]) + 1)
+
     def _documents_between(self, start: int, stop: int) -> list[Document]:
         children: dict[str, list[Row]] = {}
-        for name, ends in self._ends.items():
-            first = int(ends[start - 1]) if start else 0
-            children[name] = self._rows(name, first, int(ends[stop - 1]))
+        for name in ("regions", "texts"):
+            first, last = self._index.end(name, start - 1), self._index.end(name, stop - 1)
+            children[name] = self._tables.rows(name, first, last)
         documents, used = [], {"regions": 0, "texts": 0}
-        for row in self._rows("images", start, stop):
+        for row in self._tables.rows("images", start, stop):
             mine = {}
             for name in children:
                 mine[name] = children[name][used[name] : used[name] + row[f"n_{name}"]]
@@ -276,74 +331,18 @@ class Dataset:
                 owners = [child["image_id"] for child in mine[name]]
                 if owners != [row["id"]] * row[f"n_{name}"]:
                     raise DatasetError(
-                        f"Dataset {str(self.path)!r}: the {name} of the image {row['id']!r} are not in their place;"
+                        f"Dataset {self.place.name!r}: the {name} of the image {row['id']!r} are not in their place;"
                         " restore the dataset, or convert again."
                     )
             documents.append(image_document(row, mine["regions"], mine["texts"]))
         return documents
 
-    def _files(self, table: str) -> list[Path]:
-        return [self.path / file for file in table_files(self.manifest, table)]
 
-    def _arrow(self, table: str, columns: list[str]) -> pa.Table:
-        tables = [_read(path, columns) for path in self._files(table)]
-        return pa.concat_tables(tables) if tables else SCHEMAS[table].empty_table().select(columns)
-
-    def _row_groups(self, table: str) -> "_RowGroups":
-        if table not in self._layout:
-            places: list[tuple[Path, int]] = []
-            starts = [0]
-            for path in self._files(table):
-                metadata = _opened(path).metadata
-                for group in range(metadata.num_row_groups):
-                    places.append((path, group))
-                    starts.append(starts[-1] + metadata.row_group(group).num_rows)
-            self._layout[table] = _RowGroups(places, starts)
-        return self._layout[table]
-
-    def _rows(self, table: str, start: int, stop: int) -> list[Row]:
-        """Rows of a table; whole row groups are read and the latest are kept."""
-        places, starts = self._row_groups(table)
-        rows: list[Row] = []
-        number = bisect_right(starts, start) - 1
-        while start < stop and number < len(places):
-            until = min(stop, starts[number + 1])
-            group = self._group(table, number, *places[number])
-            rows += group.slice(start - starts[number], until - start).to_pylist()
-            start, number = until, number + 1
-        return rows
-
-    def _group(self, table: str, number: int, path: Path, group: int) -> pa.Table:
-        key = table, number
-        if key not in self._groups:
-            # without threads: a forked worker has none of its parent's
-            self._groups[key] = _opened(path).read_row_group(group, use_threads=False)
-            if len(self._groups) > _CACHED_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(key)
-        return self._groups[key]
+def _without_masks(name: str) -> list[str]:
+    return [column for column in SCHEMAS[name].names if column != "rle"]
 
 
-class _RowGroups(NamedTuple):
-    """File and number of each row group of a table; the first row of each, and the end."""
-
-    places: list[tuple[Path, int]]
-    starts: list[int]
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"Table {str(path)!r} cannot be read ({error}); restore it, or convert again.") from error
-
-
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    with _opened(path) as file:
-        if missing := [column for column in columns if column not in file.schema_arrow.names]:
-            raise DatasetError(f"Table {str(path)!r} has no column {missing[0]!r}; convert the source again.")
-        return file.read(columns=columns)
-
-
-def _list_type(kind: pa.DataType) -> pd.ArrowDtype | None:
-    return pd.ArrowDtype(kind) if pa.types.is_list(kind) else None
+def _checked_split(split: str | None) -> str | None:
+    if split is not None and split not in SPLITS:
+        raise InputError(f"Split: found {split!r}; allowed: {', '.join(SPLITS)}.")
+    return split

@@ -22,11 +22,12 @@ from medglip.records.record import (
     Phrase,
     Region,
     Reject,
+    Span,
     Text,
     VolumeRecord,
 )
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 
 Row = dict[str, Any]
 Document = dict[str, Any]
@@ -48,7 +49,7 @@ _KEYS = {"patient": pa.string(), "study": pa.string(), "series": pa.string()}
 SCHEMAS: dict[str, pa.Schema] = {
     "images": _schema(
         {
-            "id": pa.string(), "sha256": pa.string(),
+            "id": pa.string(), "sha256": pa.string(), "perceptual_hash": pa.string(),
             # where the PNG lies: path in the dataset, first byte, bytes
             "shard": pa.string(), "tar_offset": pa.int64(), "tar_bytes": pa.int64(),
             "width": pa.int32(), "height": pa.int32(), "channels": pa.int8(), "bits": pa.int8(),
@@ -77,12 +78,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         {
             "laterality": pa.string(), "width_mm": pa.float64(), "height_mm": pa.float64(), "area_px": pa.int64(),
             "instance": pa.string(), "score": pa.float64(), "rle": pa.string(),
+            "long_axis_mm": pa.float64(), "short_axis_mm": pa.float64(),
         },
     ),
     "texts": _schema(
         {
             "image_id": pa.string(), "dataset": pa.string(), "modality": pa.string(), "split": pa.string(),
             "text": pa.string(), "kind": pa.string(), "language": pa.string(),
+            "spans": pa.list_(
+                pa.struct({"start": pa.int32(), "end": pa.int32(), "regions": pa.list_(pa.string())})
+            ),
         },
         {},
     ),
@@ -95,6 +100,7 @@ SCHEMAS: dict[str, pa.Schema] = {
                     {
                         "id": pa.string(), "label": pa.string(), "laterality": pa.string(),
                         "box_kji": pa.list_(pa.int32()), "volume_mm3": pa.float64(), "voxels": pa.int64(),
+                        "box_mm": _NUMBERS,
                     }
                 )
             ),
@@ -131,7 +137,7 @@ def image_row(record: ImageRecord, offset: int, size: int) -> Row:
         offset: First byte of its PNG in its shard.
         size: Bytes of the PNG.
     """
-    plain = ("id", "sha256", "width", "height", "channels", "bits", "modality", "licence", "group", "split",
+    plain = ("id", "sha256", "perceptual_hash", "width", "height", "channels", "bits", "modality", "licence", "group", "split",
              "split_source", "body_region", "spacing_source")  # fmt: skip
     lists = ("absent", "exhaustive", "flags", "affine_px_to_mm")
     row, column = record.spacing_mm or (None, None)
@@ -149,7 +155,8 @@ def image_row(record: ImageRecord, offset: int, size: int) -> Row:
 
 def region_rows(record: ImageRecord) -> list[Row]:
     """The rows of an image's regions in the table ``regions``."""
-    plain = ("id", "label", "concept", "laterality", "parents", "provenance", "flags", "instance", "score")
+    plain = ("id", "label", "concept", "laterality", "parents", "provenance", "flags", "instance", "score",
+             "long_axis_mm", "short_axis_mm")  # fmt: skip
     row_mm, column_mm = record.spacing_mm or (None, None)
     rows = []
     for region in record.regions:
@@ -178,7 +185,7 @@ def text_rows(record: ImageRecord) -> list[Row]:
 
 def image_document(image: Row, regions: list[Row], texts: list[Row]) -> Document:
     """The JSON document of an image from its rows."""
-    plain = ("id", "sha256", "width", "height", "channels", "bits", "modality", "licence", "group", "split",
+    plain = ("id", "sha256", "perceptual_hash", "width", "height", "channels", "bits", "modality", "licence", "group", "split",
              "split_source", "body_region", "spacing_source", "absent", "exhaustive", "flags",
              "affine_px_to_mm")  # fmt: skip
     return {
@@ -192,12 +199,13 @@ def image_document(image: Row, regions: list[Row], texts: list[Row]) -> Document
         },
         "keys": {name: image[name] for name in _KEYS},
         "regions": [_region_document(row, [image["height"], image["width"]]) for row in regions],
-        "texts": [{name: row[name] for name in ("text", "kind", "language")} for row in texts],
+        "texts": [{name: row[name] for name in ("text", "kind", "language", "spans")} for row in texts],
     }
 
 
 def _region_document(row: Row, size_hw: list[int]) -> Document:
-    plain = ("id", "label", "laterality", "instance", "parents", "score", "provenance", "flags")
+    plain = ("id", "label", "laterality", "instance", "parents", "score", "provenance", "flags",
+             "long_axis_mm", "short_axis_mm")  # fmt: skip
     return {
         **{name: row[name] for name in plain},
         "box_xyxy": [row[name] for name in ("x0", "y0", "x1", "y1")],
@@ -256,9 +264,14 @@ def image_of(document: Document) -> ImageRecord:
         "regions": tuple(region_of(region) for region in document["regions"]),
         "absent": tuple(document["absent"]),
         "exhaustive": tuple(document["exhaustive"]),
-        "texts": tuple(Text(**text) for text in document["texts"]),
+        "texts": tuple(_text_of(text) for text in document["texts"]),
         "flags": tuple(document["flags"]),
     })  # fmt: skip
+
+
+def _text_of(document: Document) -> Text:
+    spans = tuple(Span(span["start"], span["end"], tuple(span["regions"])) for span in document["spans"])
+    return Text(**{**document, "spans": spans})
 
 
 def volume_row(record: VolumeRecord) -> Row:
@@ -298,7 +311,10 @@ def volume_of(document: Document) -> VolumeRecord:
         "shape_kji": tuple(document["shape_kji"]),
         "affine_ijk_to_mm": _tuple(document["affine_ijk_to_mm"]),
         "spacing_kji_mm": _tuple(document["spacing_kji_mm"]),
-        "instances": tuple(Instance(**{**one, "box_kji": tuple(one["box_kji"])}) for one in document["instances"]),
+        "instances": tuple(
+            Instance(**{**one, "box_kji": tuple(one["box_kji"]), "box_mm": _tuple(one["box_mm"])})
+            for one in document["instances"]
+        ),
     })  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """From datasets to questions: an image, phrases that are in it, phrases that are not, and where. Knows no model.
 
-What a phrase's truth is: a region shows it (the label tree's ``covers``), or the record says that it is absent, or it
-belongs to other modalities and another part of the body. Everything else is unknown and is not asked.
+What a phrase's truth is: a region shows it (the label tree's ``covers``), or the record says that it is absent, or no
+image of its source can show it (``medglip.store.matrix``). Everything else is unknown and is not asked.
 """
 
 from collections import Counter
@@ -20,17 +20,19 @@ from medglip.model.view import View, fitted
 from medglip.records.labels import LabelTree
 from medglip.records.phrases import concept_phrases
 from medglip.records.record import ImageRecord
+from medglip.store.matrix import Matrix, matrix_of
 from medglip.train.augment import jittered
 
 # A mirrored image of these shows nothing that a reader would call wrong; organs of the trunk and the head do.
 MIRRORED = ("ultrasound", "endoscopy", "dermoscopy", "histopathology", "microscopy", "fundus")
 SPECIFIC = ("size", "relation", "attribute", "report")  # kinds of phrases that mean one region, not its whole label
-SURFACE = ("endoscopy", "dermoscopy", "fundus", "histopathology", "microscopy", "oct")  # no organ shines through
 KEPT = 0.5  # a box is kept when at least this part of it is on the canvas
 
 
 class GroundingData(Protocol):
     """What training and evaluation read of a dataset (``medglip.store.Dataset`` has it)."""
+
+    manifest: dict[str, Any]
 
     def records(self, split: str | None = None) -> Iterator[ImageRecord]:
         """The images of a split, or all."""
@@ -46,7 +48,7 @@ class Item(NamedTuple):
     id: str
     source: str
     modality: str
-    body_region: str | None
+    matrix: Matrix
     size: tuple[int, int]
     boxes: np.ndarray
     concepts: tuple[str, ...]
@@ -92,17 +94,8 @@ class Vocabulary:
         return texts[0] if len(texts) == 1 or rng.random() < 0.5 else texts[rng.integers(1, len(texts))]
 
     def elsewhere(self, item: Item) -> list[str]:
-        """Concepts that cannot be in this image: never marked in its modality, and of another part of the body.
-
-        Bones, vessels and skin are in most radiographs and sections, so they count only for pictures of surfaces.
-        """
-        known = [concept for concept, modalities in self.seen_in.items() if item.modality not in modalities]
-        if item.modality in SURFACE:
-            return known
-        if item.body_region is None:
-            return []
-        taboo = {item.body_region, "musculoskeletal", "systemic"}
-        return [concept for concept in known if self.tree.body_region(self.tree.split(concept)[0]) not in taboo]
+        """Concepts of other images that no image of this one's source and modality can show."""
+        return [c for c in self.seen_in if item.matrix.state(item.source, item.modality, c) == "impossible"]
 
 
 class Samples:
@@ -125,7 +118,12 @@ class Samples:
         self.settings, self.size, self.seed = settings, size, int(settings["seed"])
         self._drawn: dict[int, np.ndarray] = {}
         self._room = settings["cache_mb"] * 2**18  # a quarter of what features may take
-        self.items = [_item(data, record) for data in datasets for record in data.records(split)]
+        matrices = [matrix_of(data) for data in datasets]
+        self.items = [
+            _item(data, record, matrix)
+            for data, matrix in zip(datasets, matrices, strict=True)
+            for record in data.records(split)
+        ]
         self.items = [item for item in self.items if item.concepts or item.absent]
         if not self.items:
             raise DatasetError(f"No image of split {split!r} has a region or an absent label in the datasets given.")
@@ -233,12 +231,12 @@ class Samples:
         return {texts[place]: asked[texts[place]] for place in rng.permutation(len(texts))}
 
 
-def _item(data: GroundingData, record: ImageRecord) -> Item:
+def _item(data: GroundingData, record: ImageRecord, matrix: Matrix) -> Item:
     specific = tuple(tuple(phrase.text for phrase in region.phrases if phrase.kind in SPECIFIC) for region in record.regions)
     concepts = tuple(region.concept for region in record.regions)
     has_sides = any("@" in concept for concept in (*concepts, *record.absent))
     return Item(
-        data, record.id, record.origin.dataset, record.modality, record.body_region, (record.width, record.height),
+        data, record.id, record.origin.dataset, record.modality, matrix, (record.width, record.height),
         np.array([region.box_xyxy for region in record.regions], np.float32).reshape(-1, 4), concepts, specific,
         record.absent, record.modality in MIRRORED and not has_sides,
     )  # fmt: skip

@@ -49,7 +49,8 @@ def test_imports_go_down(room, path):
 
 
 @pytest.mark.parametrize(
-    "name", ["medglip", "medglip.store", "medglip.curate", "medglip.imaging", "medglip.phantoms", "medglip.cli"]
+    "name",
+    ["medglip", "medglip.store", "medglip.curate", "medglip.imaging", "medglip.exports", "medglip.phantoms", "medglip.cli"],
 )
 def test_light_rooms_import_nothing_heavy(name):
     code = f"import sys, {name}; print([m for m in {HEAVY!r} if m in sys.modules])"

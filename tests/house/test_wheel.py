@@ -30,7 +30,9 @@ def test_wheel_is_complete(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
         wheel.extractall(place)
-    for file in ("medglip/configs/lite.toml", "medglip/deliver/templates/demo.html", "medglip/store/preview.html",
+    for file in ("medglip/configs/lite.toml", "medglip/deliver/templates/demo.html",
+                 "medglip/store/pages/preview.html", "medglip/store/pages/page.css",
+                 "medglip/store/pages/fix_report.html", "medglip/_shelf/schemas/source.schema.json",
                  "medglip/_shelf/schemas/labels.toml", "medglip/_shelf/schemas/record.schema.json"):  # fmt: skip
         assert file in names
     assert not any(name.startswith(("converters/", "datasets/", "schemas/", "tests/")) for name in names)

@@ -9,6 +9,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medglip.errors import InputError
+from medglip.imaging.opened import open_image
 from medglip.imaging.segmentation import masks_on, read_segmentation, references
 from medglip.imaging.series import read_folder
 from medglip.imaging.volume import GridError, Volume
@@ -83,6 +84,11 @@ def test_masks_come_back_on_the_image(tmp_path: Path, ct: list[Dataset], kind: s
     assert found[0][0].kind[:2] == ("SCT", "64033007")
     for number, (_, mask) in enumerate(found):
         assert np.array_equal(mask, masks[..., number] > 0)
+
+
+def test_a_segmentation_is_not_taken_for_an_image(tmp_path: Path, ct: list[Dataset]) -> None:
+    with pytest.raises(InputError, match="no image but: segmentation"):
+        open_image(write_seg(tmp_path / "seg.dcm", ct, two_masks()))
 
 
 def test_a_fraction_below_a_half_is_outside(tmp_path: Path, ct: list[Dataset]) -> None:

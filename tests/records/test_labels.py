@@ -3,13 +3,16 @@
 import json
 import re
 import time
+import tomllib
 
+import jsonschema_rs
 import pytest
 from pydicom.sr.codedict import codes as dicom_codes
 
 from medglip.errors import SourceError
 from medglip.records.labels import LEVELS, LabelTree, label_tree, read_labels
 from medglip.records.spelling import british, key_of_words, words_of
+from medglip.shelf import shelf
 
 TREE = label_tree()
 BODY_REGIONS = ["head_neck", "thorax", "abdomen", "pelvis", "musculoskeletal", "systemic"]
@@ -17,6 +20,9 @@ BODY_REGIONS = ["head_neck", "thorax", "abdomen", "pelvis", "musculoskeletal", "
 TRICKY = {
     # the side: facet, wherever the source writes it
     "kidney_left": ("abdomen.kidney", "left"),
+    "right_lung": ("thorax.lung", "right"),
+    "hepatic_tumor": ("abdomen.liver.tumor", None),
+    "tumour of the liver": ("abdomen.liver.tumor", None),
     "left kidney": ("abdomen.kidney", "left"),
     "Kidney, Left": ("abdomen.kidney", "left"),
     "LeftKidney": ("abdomen.kidney", "left"),
@@ -327,3 +333,62 @@ def test_labels_of_the_real_samples_resolve(real_data):
         except SourceError as error:
             unknown.append(str(error))
     assert not unknown
+
+
+def test_search_finds_words_spellings_and_what_sources_write():
+    for word, label in {
+        "tumours": "abdomen.kidney.tumor",
+        "renal_cell": "abdomen.kidney.tumor",
+        "postcava": "abdomen.inferior_vena_cava",
+        "thorax.rib.9": "thorax.rib.9",
+        "OESOPHAGUS": "thorax.esophagus",
+    }.items():
+        assert TREE[label] in TREE.search(word), word
+    assert TREE.search("kidny") == []
+    assert TREE.search(" ") == []
+    assert [label.id for label in TREE.nearest("kidny", most=1)] == ["abdomen.kidney"]
+    assert TREE["thorax.lung"] in TREE.nearest("left lnug")
+    assert TREE.nearest("qqqqqqqq") == []
+
+
+def test_every_label_is_under_one_other_or_is_a_body_region():
+    below = [child for label in TREE for child in TREE.children(label.id)]
+    assert len(below) == len(set(below)) == len(TREE) - len(BODY_REGIONS)
+    assert "abdomen.kidney.tumor" in TREE.children("abdomen.kidney")
+
+
+CHECKER = jsonschema_rs.validator_for(json.loads((shelf("schemas") / "labels.schema.json").read_text(encoding="utf-8")))
+ROW = "[a]\nname = 'a'\ncoarse = 'x'\n[a.organ]\n'a.b' = {{ {0} }}\n"
+
+
+def test_the_tree_fits_its_schema():
+    tree = tomllib.loads((shelf("schemas") / "labels.toml").read_text(encoding="utf-8"))
+    assert [error.message for error in CHECKER.iter_errors(tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("toml", "good"),
+    [
+        (ROW.format("name = 'b', synonyms = ['c'], laterality = true, sct = '1 B', aliases = [], site = []"), True),
+        ("[a]\nname = 'a'\ncoarse = 'x'\n", True),
+        (ROW.format("synonyms = ['b']"), False),  # no name
+        (ROW.format("name = ''"), False),
+        (ROW.format("name = 3"), False),
+        (ROW.format("name = 'b', synonym = ['c']"), False),
+        (ROW.format("name = 'b', synonyms = 'c'"), False),
+        (ROW.format("name = 'b', synonyms = ['']"), False),
+        (ROW.format("name = 'b', countable = 1"), False),
+        (ROW.format("name = 'b', sct = '64033007'"), False),  # no meaning
+        ("[a]\nname = 'a'\n", False),  # a body region without a coarse class
+        ("[a]\nname = 'a'\ncoarse = 'x'\n[a.organs]\n'a.b' = { name = 'b' }\n", False),
+        ("[a]\nname = 'a'\ncoarse = 'x'\n[a.organ]\n'a.B' = { name = 'b' }\n", False),
+        ("['a.b']\nname = 'a'\ncoarse = 'x'\n", False),
+    ],
+)
+def test_the_reader_and_the_schema_agree(toml, good):
+    assert CHECKER.is_valid(tomllib.loads(toml)) is good
+    if good:
+        assert read_labels(toml)
+    else:
+        with pytest.raises(SourceError, match=r"labels\.toml"):
+            read_labels(toml)

@@ -7,7 +7,10 @@ import pytest
 from medglip.curate import load_source, source_names
 from medglip.curate.engine import found_tasks, load_converter, run
 from medglip.curate.layout import compiled
+from medglip.phantoms import write_archive
 from medglip.records import MODALITIES, Picture, Reject, label_tree
+from medglip.records.captions import caption_of
+from medglip.store.matrix import Matrix
 
 # Rejects that a sample of the source must give, because its files are so.
 EXPECTED = {"us_busi": {"size_mismatch"}}
@@ -41,7 +44,39 @@ def test_a_source_is_complete(name: str) -> None:
             compiled(pattern)
         for concept in (*part.exhaustive, *(named.concept for named in part.labels.values() if named)):
             assert tree.split(concept)[0] in tree
+        assert part.field, f"{name} {part.name}: say what anatomy its images show"
+        matrix = Matrix({name: {part.modality: [part.facts]}})
+        states = {concept: matrix.state(name, part.modality, concept) for concept in part.exhaustive}
+        assert set(states.values()) <= {"exhaustive"}
+        named = {matrix.state(name, part.modality, one.concept) for one in part.labels.values() if one}
+        assert "impossible" not in named
+        assert matrix.state(name, part.modality, part.field[0]) != "impossible"
     assert len({part.name for part in source.parts}) == len(source.parts)
+
+
+def check_matrix(matrix, record):
+    """Nothing impossible is shown; what is absent is not shown under a narrower name; what is searched for is known."""
+    tree = label_tree()
+    for region in record.regions:
+        assert matrix.state(record.origin.dataset, record.modality, region.concept) != "impossible", region.concept
+        assert not matrix.is_negative(record, region.concept)
+        ids = {other.id: other for other in record.regions}
+        assert all(ids[parent].label != region.label for parent in region.parents)
+    for concept in record.absent:
+        assert matrix.is_negative(record, concept)
+        assert matrix.state(record.origin.dataset, record.modality, concept) != "impossible", concept
+        assert not any(tree.covers(concept, region.concept) for region in record.regions)
+
+
+def test_phantoms_fit_the_matrix(tmp_path: Path) -> None:
+    tasks, _ = found_tasks(load_source("phantom"), write_archive(tmp_path / "archive", cases=1, seed=5))
+    records = [item.record for task in tasks for item in run(task) if isinstance(item, Picture)]
+    matrix = Matrix({"phantom": load_source("phantom").matrix})
+    for record in records:
+        check_matrix(matrix, record)
+        assert all(len(region.phrases) >= 3 for region in record.regions)
+    assert {record.modality for record in records} == set(load_source("phantom").modalities)
+    assert any(region.parents for record in records for region in record.regions)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -56,8 +91,12 @@ def test_the_samples_of_a_source_convert(name: str, real_data: Path) -> None:
     assert records
     assert {reject.reason for reject in rejects} <= EXPECTED.get(name, set())
     assert any(record.regions for record in records) or name in WITHOUT_REGIONS
+    matrix = Matrix({name: load_source(name).matrix})
     for record in records:
-        assert all(region.phrases for region in record.regions)
+        assert all(len(region.phrases) >= 3 for region in record.regions)
+        check_matrix(matrix, record)
+        caption = caption_of(record, label_tree())
+        assert sorted(one for span in caption.spans for one in span.regions) == [region.id for region in record.regions]
         assert name not in FLIPPED or not any(region.laterality for region in record.regions)
 
 

@@ -4,6 +4,7 @@ import sys
 from multiprocessing import get_context
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from medglip import store
@@ -73,7 +74,7 @@ def test_a_folder_with_a_quotation_mark_is_queried(tmp_path, plain_picture):
 @pytest.mark.parametrize(
     ("content", "words"),
     [(None, "no dataset"), ("{", "cannot be read"), ('{"schema_version": "9.0", "parts": {}}', "'9.0'"),
-     ("[]", "None"), ('{"schema_version": "1.0"}', "no list of parts")],
+     ("[]", "None"), ('{"schema_version": "2.0"}', "no list of parts")],
 )  # fmt: skip
 def test_what_is_no_dataset_is_refused_with_one_sentence(tmp_path, content, words):
     if content is not None:
@@ -91,12 +92,65 @@ def test_a_missing_file_is_named(dataset_path):
     with pytest.raises(DatasetError, match="shards/"):
         dataset.pixels(0)
     with pytest.raises(DatasetError, match="regions/"):
-        dataset.record(0)
+        dataset.record(1)
+
+
+def test_ids_are_found_by_scanning_and_by_sorting(tmp_path, plain_picture):
+    numbers = [5, 3, 11, 7, 2, 13, 1, 9, 4, 12, 6, 10]
+    write_part(tmp_path / "d", "b", [plain_picture(n) for n in numbers[:7]])
+    write_part(tmp_path / "d", "a", [plain_picture(n, id="x" * n) for n in numbers[7:]])
+    dataset = store.open(tmp_path / "d")
+    ids = [plain_picture(n).record.id if n in numbers[:7] else "x" * n for n in [*numbers[7:], *numbers[:7]]]
+    assert dataset.ids() == ids
+    for _ in range(2):  # the first few ids are looked for in the column, later ones in a sorted copy
+        for position, image in enumerate(ids):
+            assert dataset.record(image).id == image
+            assert np.array_equal(dataset.pixels(image), dataset.pixels(position))
+        for wrong in ("", "x", f"{0:016x}", "zzz", "ü"):
+            with pytest.raises(InputError, match="no such image"):
+                dataset.record(wrong)
+
+
+def test_records_of_a_split_are_those_among_all(tmp_path, make_picture):
+    splits = ["train", "val", "train", "test", "test", "train", "val"]
+    write_part(tmp_path / "d", "p", [make_picture(n, split=split) for n, split in enumerate(splits)])
+    dataset = store.open(tmp_path / "d")
+    everything = list(dataset.records())
+    for split in ("train", "val", "test", "unassigned"):
+        assert list(dataset.records(split)) == [record for record in everything if record.split == split]
+    assert [document["id"] for document in dataset.documents()] == dataset.ids()
+
+
+def test_a_table_with_fewer_rows_than_the_manifest_says_is_noticed(dataset_path):
+    for name in ("images", "regions"):
+        path = next((dataset_path / name).iterdir())
+        table = pq.read_table(path)
+        pq.write_table(table.slice(1), path)
+        with pytest.raises(DatasetError, match=r"the manifest counts|its manifest counts"):
+            store.open(dataset_path).record(3)
+        pq.write_table(table, path)
+    assert len(store.open(dataset_path).record(3).regions) == 3
+
+
+def test_a_flipped_bit_anywhere_in_a_png_names_image_and_shard(dataset_path):
+    dataset = store.open(dataset_path)
+    row = dataset.images.iloc[3]
+    shard = dataset_path / row["shard"]
+    whole = shard.read_bytes()
+    for at in (0, 9, 20, 40, row["tar_bytes"] // 2, row["tar_bytes"] - 1):
+        spoilt = bytearray(whole)
+        spoilt[row["tar_offset"] + at] ^= 16
+        shard.write_bytes(spoilt)
+        with pytest.raises(DatasetError, match=f"{row['id']}.*{shard.name}.*restore the shard"):
+            dataset.pixels(row["id"])
+    shard.write_bytes(whole)
+    assert dataset.pixels(row["id"]).shape == (row["height"], row["width"])
 
 
 def test_regions_that_are_not_in_place_are_not_mixed_up(dataset_path):
     dataset = store.open(dataset_path)
-    dataset._ends["regions"][:] += 1  # as if a row of the table were lost
+    assert dataset.record(2).regions
+    dataset._index._ends[0]["regions"][:] += 1  # as if a row of the table were lost
     with pytest.raises(DatasetError, match="not in their place"):
         dataset.record(2)
 
@@ -122,7 +176,7 @@ def test_show_draws_every_region(dataset_path):
 
 def test_the_store_brings_in_no_torch():
     code = (
-        "import sys, medglip.store.validate, medglip.store.statistics, medglip.store.preview; "
+        "import sys, medglip.store.checks.validate, medglip.store.pages.statistics, medglip.store.pages.preview; "
         "print([m for m in ('torch', 'monai', 'transformers', 'matplotlib') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

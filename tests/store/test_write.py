@@ -1,9 +1,16 @@
+import errno
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +19,10 @@ import pytest
 from medglip import store
 from medglip.errors import DatasetError, InputError, RecordError
 from medglip.records.record import Region
-from medglip.store import write
+from medglip.store import commit
+from medglip.store.known import KnownImages
+from medglip.store.place import Place
+from medglip.store.tables import GROUP_ROWS
 from medglip.store.write import write_part
 
 
@@ -106,7 +116,8 @@ def test_shards_roll_and_every_row_knows_its_shard(tmp_path, plain_picture):
 
 
 def test_row_groups_are_crossed(tmp_path, monkeypatch, make_picture):
-    monkeypatch.setattr(write, "_GROUP_ROWS", dict.fromkeys(write._GROUP_ROWS, 2))
+    for name in GROUP_ROWS:
+        monkeypatch.setitem(GROUP_ROWS, name, 2)
     pictures = [make_picture(seed) for seed in range(9)]
     write_part(tmp_path / "d", "p", iter(pictures))
     dataset = store.open(tmp_path / "d")
@@ -126,7 +137,11 @@ def test_what_the_iterator_fills_as_it_goes_is_written(tmp_path, plain_picture, 
 
     counts = write_part(tmp_path / "d", "p", pictures(), volumes, rejects, info)
     assert (counts["images"], counts["volumes"], counts["rejects"]) == (1, 1, 1)
-    assert store.open(tmp_path / "d").manifest["parts"]["p"]["cases"] == {"1": "abc"}
+    dataset = store.open(tmp_path / "d")
+    assert dataset.cases("p") == {"1": "abc"}
+    assert dataset.manifest["counts"]["cases"] == 1
+    with pytest.raises(InputError, match="no such part"):
+        dataset.cases("q")
 
 
 def test_no_more_than_one_picture_is_held(tmp_path, plain_picture):
@@ -162,7 +177,7 @@ def test_a_failing_converter_leaves_the_dataset_as_it_was(dataset_path, plain_pi
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("moment", ["write_manifest", "write_json", "_check_ids"])
+@pytest.mark.parametrize("moment", [(Place, "replace"), (Place, "write"), (Place, "take"), (KnownImages, "holder")])
 def test_a_crash_before_the_commit_keeps_the_old_dataset(dataset_path, pictures, plain_picture, monkeypatch, moment):
     """Killed at any moment before the manifest is replaced: old data readable, next run as if nothing had been."""
 
@@ -170,8 +185,8 @@ def test_a_crash_before_the_commit_keeps_the_old_dataset(dataset_path, pictures,
         raise EndedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(write, moment, crash)
-        patch.setattr(write.shutil, "rmtree", lambda *_args, **_more: None)  # a killed process does not tidy up
+        patch.setattr(*moment, crash)
+        patch.setattr(commit.shutil, "rmtree", lambda *_args, **_more: None)  # a killed process does not tidy up
         with pytest.raises(EndedError):
             write_part(dataset_path, "made_up-0", [plain_picture(50)])
     dataset = store.open(dataset_path)
@@ -214,6 +229,144 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path, plain_picture):
     tmp_path.chmod(0o500)
     with pytest.raises(DatasetError, match="cannot be written"):
         write_part(tmp_path / "d", "x", [plain_picture(1)])
+
+
+@pytest.mark.parametrize("call", ["mkdir", "replace"])
+def test_a_system_that_refuses_is_told_in_one_sentence(dataset_path, plain_picture, files_of, monkeypatch, call):
+    before = files_of(dataset_path)
+
+    def refuse(*_args: object, **_more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, call, refuse)
+        with pytest.raises(DatasetError, match=r"cannot be written: Permission denied; what it held is untouched"):
+            write_part(dataset_path, "x", [plain_picture(70)])
+    write_part(dataset_path, "made_up-0", [plain_picture(71)])
+    assert before.keys() - files_of(dataset_path).keys()
+    assert not (dataset_path / ".writing").exists()
+
+
+# A process may not write files longer than this: the system then fails its writes as a full disk does.
+_FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from medglip import store
+from medglip.errors import DatasetError
+from medglip.records.picture import Picture
+from medglip.records.record import ImageRecord, Origin
+
+def pictures():
+    for n in range(40):
+        pixels = np.random.default_rng(n).integers(0, 256, (50, 60), np.uint8)
+        yield Picture(ImageRecord(f"{n:016d}", store.pixel_sha256(pixels), 60, 50, 1, 8, "xray",
+                                  Origin("made_up", f"{n}.png", str(n)), "MIT"), pixels)
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    store.write_part(sys.argv[1], "big", pictures())
+except DatasetError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
+@pytest.mark.parametrize("limit", [2_000, 30_000])
+def test_a_disk_that_is_full_leaves_the_dataset_as_it_was(dataset_path, files_of, limit):
+    before = files_of(dataset_path)
+    done = subprocess.run([sys.executable, "-c", _FULL, str(dataset_path), str(limit)], capture_output=True, text=True)
+    assert "cannot be written" in done.stdout, done.stderr
+    assert "what it held is untouched" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert not done.stderr
+    assert files_of(dataset_path) == before
+    assert not (dataset_path / ".writing").exists()
+
+
+_KILLED = """
+import os, signal, sys
+from medglip import store
+from medglip.store.place import Place
+
+def end(self, *_args, **_more):
+    calls.append(1)
+    return original(self, *_args, **_more) if len(calls) <= int(sys.argv[3]) else os.kill(os.getpid(), signal.SIGKILL)
+
+calls, original = [], getattr(Place, sys.argv[2])
+setattr(Place, sys.argv[2], end)
+exec(open(sys.argv[4]).read())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+@pytest.mark.parametrize("moment", [("take", 0), ("take", 1), ("replace", 0), ("write", 1), ("remove", 0)])
+def test_a_killed_process_loses_nothing_and_the_next_run_tidies_up(dataset_path, pictures, plain_picture, tmp_path, moment):
+    script = tmp_path / "replaces.py"
+    script.write_text(
+        "from medglip.store.arrange import rewrite_tables\n"
+        "rewrite_tables(sys.argv[1], lambda name, table: table.slice(0, 0) if name == 'rejects' else "
+        "table.set_column(2, table.schema.field(2), table[0]) if name == 'images' else table)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(dataset_path), *map(str, moment), str(script)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [record.regions for record in store.open(dataset_path).records()] == [p.record.regions for p in pictures]
+    assert np.array_equal(store.open(dataset_path).pixels(1), pictures[1].pixels)
+    write_part(dataset_path, "made_up-1", [plain_picture(51)])
+    files = {name for part in store.open(dataset_path).manifest["parts"].values() for name in part["files"]}
+    assert files == {path.relative_to(dataset_path).as_posix() for path in dataset_path.glob("*/*.*")}
+    assert not (dataset_path / ".writing").exists()
+
+
+def test_a_manifest_cut_off_in_the_middle_names_the_copy_beside_it(dataset_path, pictures):
+    path = dataset_path / "manifest.json"
+    path.write_bytes(path.read_bytes()[:300])
+    for refused in (store.open, store.Writer):
+        with pytest.raises(DatasetError, match=r"manifest\.json' cannot be read .*; copy 'manifest\.copy\.json'"):
+            refused(dataset_path)
+    shutil.copy(dataset_path / "manifest.copy.json", path)
+    assert list(store.open(dataset_path).records()) == [picture.record for picture in pictures]
+
+
+def test_one_writer_writes_what_many_do(tmp_path, make_picture, files_of):
+    pictures = [[make_picture(n), make_picture(n + 20)] for n in range(6)]
+    writer = store.Writer(tmp_path / "one")
+    for number, mine in enumerate(pictures):
+        writer.write(f"p{number}", mine)
+        write_part(tmp_path / "many", f"p{number}", mine)
+    writer.write("p2", pictures[2][:1])
+    write_part(tmp_path / "many", "p2", pictures[2][:1])
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "many")
+
+
+def test_two_writers_of_one_dataset_see_each_other(tmp_path, plain_picture):
+    one, two = store.Writer(tmp_path / "d"), store.Writer(tmp_path / "d")
+    one.write("a", [plain_picture(1)])
+    assert two.write("b", [plain_picture(1, id="b" * 16), plain_picture(2)])["pictures_stored"] == 1
+    with pytest.raises(DatasetError, match="in 'images/b-"):
+        one.write("c", [plain_picture(2)])
+    one.write("b", [plain_picture(4)])
+    two.write("c", [plain_picture(2)])
+    dataset = store.open(tmp_path / "d")
+    assert sorted(dataset.manifest["parts"]) == ["a", "b", "c"]
+    assert [dataset.pixels(n)[0, 0] for n in range(3)] == [1, 4, 2]
+
+
+def _write_many(path: Path, first: int, plain_picture) -> None:
+    for number in range(first, first + 5):
+        write_part(path, f"p{number:03d}", [plain_picture(number)])
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path, plain_picture):
+    workers = [get_context("fork").Process(target=_write_many, args=(tmp_path / "d", n, plain_picture)) for n in (0, 5, 10)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    dataset = store.open(tmp_path / "d")
+    assert [dataset.pixels(n)[0, 0] for n in range(15)] == list(range(15))
+    assert not (tmp_path / "d" / ".writing").exists()
 
 
 def test_regions_without_an_id_get_one(tmp_path, plain_picture):

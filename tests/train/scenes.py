@@ -12,6 +12,8 @@ class Scenes:
     """``count`` images with what training reads of a dataset."""
 
     def __init__(self, count: int, split: str = "train", seed: int = 0, modality: str = "ct") -> None:
+        facts = {"exhaustive": list(CONCEPTS), "field": ["abdomen"]}
+        self.manifest = {"parts": {"all": {"source": "scenes", "matrix": {modality: [facts]}}}}
         self.pixels: dict[str, np.ndarray] = {}
         self.kept = [self._scene(number, split, np.random.default_rng((seed, number)), modality) for number in range(count)]
 

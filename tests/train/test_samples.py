@@ -102,14 +102,12 @@ def test_equal_boxes_become_one_with_both_names():
     assert names.tolist() == [[True, True, False], [False, False, True]]
 
 
-def test_other_modalities_deny_only_what_cannot_be_there():
-    ct, scope = Scenes(4, modality="ct"), Scenes(4, seed=1, modality="endoscopy")
-    made = Samples([ct, scope], "train", label_tree(), PLAN, 128)
+def test_only_what_the_source_cannot_show_is_denied_unasked():
+    made = samples(Scenes(4))
     item = made.items[0]
-    made.words.seen_in["head_neck.brain"] = {"mr"}
-    made.words.seen_in["musculoskeletal.vertebra"] = {"mr"}
+    made.words.seen_in |= {"head_neck.brain": {"mr"}, "musculoskeletal.vertebra": {"mr"}, "abdomen.spleen": {"mr"}}
     assert made.words.elsewhere(item) == ["head_neck.brain"]
-    assert made.words.elsewhere(item._replace(body_region=None)) == []
+    assert made.words.elsewhere(item._replace(source="unknown")) == []
 
 
 def test_padding_a_target_adds_unknown_phrases():

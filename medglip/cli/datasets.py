@@ -1,0 +1,83 @@
+"""Commands about a dataset on disk: validate, stats, preview."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from medglip.cli.frame import Dataset, Json, app, out, print_json, print_table
+
+# Tables of `medglip stats` with a row for each label, bin or pair: in --json, too long for a terminal.
+_LONG = ("label_counts", "box_sizes", "positions")
+_ROWS = 20
+
+
+@app.command()
+def validate(
+    dataset: Dataset,
+    fix_report: Annotated[bool, typer.Option("--fix-report", help="Write DATASET/problems.html: the problems, drawn.")] = False,
+    no_pixels: Annotated[bool, typer.Option("--no-pixels", help="Open no image and hash no shard: much faster.")] = False,
+    documents: Annotated[bool, typer.Option("--documents", help="Also check each record as a JSON document (slow).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a dataset: files, schema, masks, labels, splits, privacy, pixels; exit 0 only if clean (notes are allowed).
+
+    Example: medglip validate busi/ --fix-report
+    """
+    from medglip.store.checks.problems import LISTED, capped, errors
+    from medglip.store.checks.validate import validate as validate_dataset
+
+    listed = 100_000 if fix_report else LISTED
+    problems = validate_dataset(dataset, check_pixels=not no_pixels, documents=documents, listed=listed)
+    wrong = errors(problems)
+    if as_json:
+        print_json([{"level": p.level, "check": p.check, "where": p.where, "what": p.what, "image": p.image,
+                     "region": p.region} for p in problems])  # fmt: skip
+    else:
+        for problem in capped(problems) if fix_report else problems:
+            out.print(f"{problem.level}: {problem.where}: {problem.what}", markup=False, highlight=False)
+        typer.echo(f"{dataset}: {'clean' if not wrong else '1 error' if wrong == 1 else f'{wrong} errors'}")
+    if fix_report and dataset.is_dir():
+        from medglip.store.pages.fix_report import write_fix_report
+
+        page = write_fix_report(dataset, problems)
+        typer.echo(f"{page}: look at it in a browser", err=as_json)
+    if wrong:
+        raise typer.Exit(2)
+
+
+@app.command()
+def stats(dataset: Dataset, as_json: Json = False) -> None:
+    """Tables of what a dataset holds: sources, modalities, labels, splits, sizes, spacings, rejects (--json: all of them).
+
+    Example: medglip stats busi/
+    """
+    from medglip.store import open as open_dataset
+    from medglip.store.pages.statistics import statistics
+
+    tables = statistics(open_dataset(dataset))
+    if as_json:
+        print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
+        return
+    for name, frame in tables.items():
+        if name in _LONG or frame.empty:
+            continue
+        title = name.replace("_", " ")
+        rows = frame if name in ("sources", "labels") else frame.head(_ROWS)
+        if len(rows) < len(frame):
+            title += f" ({len(rows)} of {len(frame)}; --json has all)"
+        print_table(title, list(frame.columns), rows.itertuples(index=False))
+
+
+@app.command()
+def preview(
+    dataset: Dataset,
+    images: Annotated[int, typer.Option(min=1, help="Overlays per source and modality at most.")] = 24,
+) -> None:
+    """Write DATASET/report.html: counts, charts, and images with their regions drawn; large datasets get a page a source.
+
+    Example: medglip preview busi/
+    """
+    from medglip.store.pages.preview import preview as write_preview
+
+    typer.echo(write_preview(dataset, per_source=images))

@@ -1,0 +1,129 @@
+"""Commands about files as they come: demo, phantom, sources, inspect, convert."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from medglip.cli.frame import PART_DONE, Json, app, err, out, print_json
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[OUT]", help="Where everything is written.")] = Path("demo"),
+    real: Annotated[Path | None, typer.Option(help="Folder of source folders: use these instead of phantoms.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall time of each training; default 7.5, with --real 14.")] = None,
+    cases: Annotated[int, typer.Option(help="Phantom cases per modality.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of phantoms and training.")] = 0,
+) -> None:
+    """The whole job on a CPU in minutes, ending in one page: convert, train, evaluate, ground, ask, report.
+
+    Example: medglip demo demo/
+    """
+    from medglip.demo import run_demo
+
+    page = run_demo(folder, real=real, minutes=minutes, cases=cases, seed=seed, console=err)
+    typer.echo(f"page: {page}\nsummary: {page.parent / 'summary.json'}\ncheckpoint: {page.parent / 'run' / 'best'}")
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Where the archive is written.")],
+    cases: Annotated[int, typer.Option(help="Cases per modality.")] = 10,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal bytes.")] = 0,
+) -> None:
+    """Write a synthetic archive of seven modalities in native formats: DICOM, NIfTI, PNG, CSV, COCO.
+
+    Example: medglip phantom archive/ --cases 20
+    """
+    from medglip.phantoms import write_archive
+    from medglip.progress import bar
+
+    with bar(err) as progress:
+        path = write_archive(folder, cases=cases, seed=seed, progress=progress.step("phantoms"))
+    typer.echo(f"{path}: convert it with `medglip convert phantom {path} DATASET`")
+
+
+@app.command()
+def sources(
+    name: Annotated[str | None, typer.Argument(help="Show this one; default: list all.")] = None, as_json: Json = False
+) -> None:
+    """List the known sources, or show one: layout, licence, labels, traps.
+
+    Example: medglip sources us_busi
+    """
+    from medglip.curate import load_source, source_names
+    from medglip.curate.describe import source_facts
+
+    facts = [source_facts(load_source(found)) for found in ([name] if name else source_names())]
+    if as_json:
+        print_json(facts[0] if name else facts)
+    elif name:
+        for key, value in facts[0].items():
+            out.print(f"[bold]{key}[/]: {value}" if not isinstance(value, list) else f"[bold]{key}[/]:")
+            for line in value if isinstance(value, list) else ():
+                out.print(f"  {line}", markup=False, highlight=False)
+    else:
+        table = Table("name", "modality", "licence", "title")
+        for fact in facts:
+            table.add_row(fact["name"], fact["modalities"], fact["licence"], fact["title"])
+        out.print(table)
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR", help="What is this?")], as_json: Json = False) -> None:
+    """Say what a file or folder is: format, modality, geometry, spacing, problems.
+
+    Example: medglip inspect series/
+    """
+    from medglip.imaging.inspect import inspect as look
+
+    facts = look(path)
+    if as_json:
+        print_json(facts)
+        return
+    for fact in facts:
+        out.print(f"[bold]{fact.pop('path')}[/]")
+        for key, value in fact.items():
+            out.print(f"  {key}: {value}", markup=False, highlight=False)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A name that `medglip sources` lists, or the path of a TOML.")],
+    folder: Annotated[Path, typer.Argument(metavar="INPUT", help="The source's files.")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Made, or added to; a stopped run goes on.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many cases of each part.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a source's files into a dataset; run it again to go on or to add.
+
+    Example: medglip convert us_busi ~/Dataset_BUSI_with_GT busi/
+    """
+    from medglip.curate import Conversion
+    from medglip.curate import convert as convert_source
+    from medglip.progress import bar
+
+    with bar(err) as progress:
+        step = progress.step(source)
+
+        def on_case(counts: Conversion) -> None:
+            step(counts.done, counts.cases, f"{counts.rejects.total()} rejected")
+
+        result = convert_source(source, folder, dataset, workers=workers, limit=limit, on_case=on_case)
+    facts = {
+        "source": result.source, "cases": result.cases, "already_there": result.skipped, "images": result.images,
+        "regions": result.regions, "volumes": result.volumes, "rejects": dict(sorted(result.rejects.items())),
+        "seconds": round(result.seconds, 2),
+    }  # fmt: skip
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo("  ".join(f"{key}: {value}" for key, value in facts.items()))
+    if result.rejects:
+        err.print(
+            f"{sum(result.rejects.values())} items were rejected; `medglip stats {dataset}` lists them with their reasons."
+        )
+        raise typer.Exit(PART_DONE)

@@ -1,0 +1,1 @@
+"""What a dataset looks like: statistics, pictures with their regions, HTML pages. Changes no record."""
