@@ -5,6 +5,7 @@ cached is pickled, so a Dataset can be handed to the workers of a data loader, f
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,8 @@ class Dataset:
         import duckdb
 
         with duckdb.connect() as connection:
-            connection.execute("SET enable_progress_bar_print = false")
+            with suppress(duckdb.Error):  # in a notebook without ipywidgets there is no bar, and DuckDB says so by an error
+                connection.execute("SET enable_progress_bar = false")
             if self.place.local is None:
                 connection.register_filesystem(self.place.system)
             for name in (table for table in TABLES if table in sql.lower()):
