@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medglip.cli.frame import Dataset, Json, app, err, print_json
+from medglip.cli.frame import Dataset, Json, app, describe_anew, err, print_json
 
 
 @app.command()
@@ -23,6 +23,7 @@ def merge(
 
     with bar(err) as progress:
         merged = merge_datasets(out, datasets, on_progress=progress.step("merge"))
+    describe_anew(out)
     if as_json:
         print_json(merged._asdict())
     else:
@@ -44,6 +45,7 @@ def compact(dataset: Dataset, as_json: Json = False) -> None:
 
     with bar(err) as progress:
         done = compact_dataset(dataset, on_progress=progress.step("compact"))
+    describe_anew(dataset)
     if as_json:
         print_json({name: dict(zip(("before", "after"), pair, strict=True)) for name, pair in done._asdict().items()})
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medglip.cli.frame import PART_DONE, Dataset, Json, app, err, print_json
+from medglip.cli.frame import PART_DONE, Dataset, Json, app, describe_anew, err, print_json
 
 Into = Annotated[Path, typer.Argument(metavar="DATASET", help="Made, or added to.")]
 Images = Annotated[Path, typer.Option(help="Folder in which the names of the images begin.")]
@@ -100,6 +100,7 @@ def import_odvg(
 
 
 def _imported(dataset: Path, source: str, facts: dict[str, Any], as_json: bool) -> None:
+    describe_anew(dataset)
     _say({"source": source, **facts}, as_json)
     if facts["rejects"]:
         number = sum(facts["rejects"].values())

@@ -57,6 +57,14 @@ def print_table(title: str, columns: list[str], rows: Iterable[Sequence[Any]]) -
     out.print(table)
 
 
+def describe_anew(dataset: Path) -> None:
+    """Write ``croissant.json`` in a dataset that was changed: it names the files with their hashes."""
+    from medglip.exports.croissant import describe
+    from medglip.store import open as open_dataset
+
+    describe(open_dataset(dataset))
+
+
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:

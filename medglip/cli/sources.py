@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from medglip.cli.frame import PART_DONE, Json, app, err, out, print_json
+from medglip.cli.frame import PART_DONE, Json, app, describe_anew, err, out, print_json
 
 
 @app.command()
@@ -113,6 +113,7 @@ def convert(
             step(counts.done, counts.cases, f"{counts.rejects.total()} rejected")
 
         result = convert_source(source, folder, dataset, workers=workers, limit=limit, on_case=on_case)
+    describe_anew(dataset)
     facts = {
         "source": result.source, "cases": result.cases, "already_there": result.skipped, "images": result.images,
         "regions": result.regions, "volumes": result.volumes, "rejects": dict(sorted(result.rejects.items())),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medglip.cli.frame import Dataset, Json, app, err, out, print_json, print_table
+from medglip.cli.frame import Dataset, Json, app, describe_anew, err, out, print_json, print_table
 
 _LISTED = 20  # rows of a long table
 
@@ -40,6 +40,7 @@ def split(
         )
     if not dry_run:
         apply(opened, plan)
+        describe_anew(dataset)
     moves = plan.changed.groupby(["dataset", "before", "after"]).size().rename("images").reset_index()
     poor = plan.quality[plan.quality["without_patient"] > 0]
     tables = {

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from medglip.curate import load_source, source_names
+from medglip.curate import convert, load_source, source_names
 from medglip.curate.engine import found_tasks, load_converter, run
 from medglip.curate.layout import compiled
 from medglip.phantoms import write_archive
 from medglip.records import MODALITIES, Picture, Reject, label_tree
 from medglip.records.captions import caption_of
+from medglip.store.checks.validate import validate
 from medglip.store.matrix import Matrix
 
 # Rejects that a sample of the source must give, because its files are so.
@@ -98,6 +99,16 @@ def test_the_samples_of_a_source_convert(name: str, real_data: Path) -> None:
         caption = caption_of(record, label_tree())
         assert sorted(one for span in caption.spans for one in span.regions) == [region.id for region in record.regions]
         assert name not in FLIPPED or not any(region.laterality for region in record.regions)
+
+
+@pytest.mark.parametrize("name", [name for name in source_names() if name != "phantom"])
+def test_a_dataset_of_a_source_validates_clean(name: str, real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / name.replace("_", "-")
+    if not folder.is_dir():
+        pytest.skip(f"no samples of {name}")
+    convert(name, folder, tmp_path / "dataset", limit=2)
+    problems = validate(tmp_path / "dataset")
+    assert [problem for problem in problems if problem.level == "error"] == []
 
 
 @pytest.mark.parametrize(
