@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medglip.demo import Data
 
 OVERLAYS_PER_MODALITY, WORST, QUESTIONS = 2, 4, 9
+_SIDE = 720  # pixels of a picture's longer side, so that its writing can be read where two stand side by side
 
 
 def write_page(folder: Path, data: "Data", summary: Mapping[str, Any], figures: Mapping[str, Any], language: Mapping[str, Any],
@@ -122,7 +123,8 @@ def _shown(data: "Data", record: ImageRecord, observations: Mapping[str, Observa
     grounded = _grounded(seen, reporter)
     found = matched(grounded, record.regions)
     hits = sum(truth is not None for _, truth in found)
-    picture = overlay(data.display(record.id), _few(grounded), truth=_few(record.regions), sides=seen.view.side_letters)
+    picture = overlay(data.display(record.id), _few(grounded), truth=_few(record.regions), sides=seen.view.side_letters,
+                      most_side=_SIDE)  # fmt: skip
     caption = f"{hits} of {len(record.regions)} marked regions found under their name; {len(found) - hits} boxes too many."
     return Shown(picture, f"{record.origin.dataset}: {record.origin.case}", caption, record.modality)
 
@@ -164,7 +166,7 @@ def _asked(checkpoint: Path, data: "Data", records: list[ImageRecord], observati
     asked = []
     for pair, answer in zip(chosen, answers, strict=True):
         sides = observations[pair.image_id].view.side_letters
-        picture = overlay(data.display(pair.image_id), _few(answer.regions), sides=sides)
+        picture = overlay(data.display(pair.image_id), _few(answer.regions), sides=sides, most_side=_SIDE)
         asked.append(
             Asked(pair.question, answer.text, pair.answer, answer.confidence, picture, answer.abstained, answer.reason)
         )

@@ -55,6 +55,7 @@ def overlay(
     truth: Sequence[Region] = (),
     sides: tuple[str, str] | None = None,
     least_side: int = LEAST_SIDE,
+    most_side: int = MOST_SIDE,
     legend: bool = True,
 ) -> Image.Image:
     """An RGB picture of an image with the outlines of its regions.
@@ -66,12 +67,13 @@ def overlay(
         truth: A reader's marks to compare with: dashed, in one colour, numbered after the others.
         sides: Letters at the left and right edge of the image, the patient's sides (``ImageView.side_letters``).
         least_side: The longer side is enlarged by a whole factor to at least this many pixels.
+        most_side: A longer one is shrunk to this; the smaller, the larger the writing in a picture shown small.
         legend: Whether to write the names beneath.
 
     Raises:
         InputError: pixels of another type or shape.
     """
-    picture, scale = enlarged(display_image, least_side)
+    picture, scale = enlarged(display_image, least_side, most_side)
     marks = _marks(regions, truth, scale, label_tree())
     font, small = ImageFont.load_default(_FONT), ImageFont.load_default(_FONT - 2)
     head = _MARGIN + 6 if title else 0
@@ -97,8 +99,8 @@ def overlay(
     return canvas
 
 
-def enlarged(display_image: np.ndarray, least_side: int = LEAST_SIDE) -> tuple[Image.Image, float]:
-    """The image as RGB, enlarged by a whole factor or shrunk to ``MOST_SIDE``, and the factor.
+def enlarged(display_image: np.ndarray, least_side: int = LEAST_SIDE, most_side: int = MOST_SIDE) -> tuple[Image.Image, float]:
+    """The image as RGB, enlarged by a whole factor, ``most_side`` at most, or shrunk to that; and the factor.
 
     Raises:
         InputError: not uint8 (H, W) or (H, W, 3).
@@ -110,7 +112,7 @@ def enlarged(display_image: np.ndarray, least_side: int = LEAST_SIDE) -> tuple[I
         raise InputError(f"An overlay is drawn on uint8 (H, W) or (H, W, 3); found {found} {shape}; window the image first.")
     picture = Image.fromarray(np.ascontiguousarray(display_image)).convert("RGB")
     longer = max(picture.size)
-    scale = MOST_SIDE / longer if longer > MOST_SIDE else float(max(1, -(-least_side // longer)))
+    scale = min(float(max(1, -(-least_side // longer))), most_side / longer)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.resize(size, Image.Resampling.BICUBIC), scale
 

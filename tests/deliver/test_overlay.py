@@ -42,6 +42,7 @@ def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_shrunk():
     picture, scale = enlarged(np.zeros((3000, 1500, 3), np.uint8))
     assert max(picture.size) == MOST_SIDE
     assert scale < 1
+    assert max(enlarged(np.zeros((500, 400), np.uint8), most_side=720)[0].size) == 720
 
 
 @pytest.mark.parametrize("count", [1, 5, 40])
