@@ -140,10 +140,17 @@ class Dataset:
             for name in (table for table in TABLES if table in sql.lower()):
                 paths = [self.place.sql_name(file) for file in table_files(self.manifest, name)]
                 files = ", ".join(f"'{path.replace(chr(39), chr(39) * 2)}'" for path in paths)
-                if files:
-                    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
-                else:
-                    connection.register(name, SCHEMAS[name].empty_table())
+                try:
+                    if files:
+                        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
+                    else:
+                        connection.register(name, SCHEMAS[name].empty_table())
+                except duckdb.Error as error:
+                    what = str(error).partition("\n")[0]
+                    raise DatasetError(
+                        f"Dataset {self.place.name!r}: its {name} cannot be read ({what}); run `medglip validate`, and"
+                        " restore the file or convert again."
+                    ) from error
             try:
                 return connection.execute(sql).df()
             except duckdb.Error as error:

@@ -95,6 +95,13 @@ def test_a_missing_file_is_named(dataset_path):
         dataset.record(1)
 
 
+def test_a_table_that_was_cut_off_is_named_by_a_query(dataset_path):
+    table = next(dataset_path.glob("regions/*.parquet"))
+    table.write_bytes(table.read_bytes()[:200])
+    with pytest.raises(DatasetError, match="its regions cannot be read"):
+        store.open(dataset_path).query("SELECT count(*) FROM regions")
+
+
 def test_ids_are_found_by_scanning_and_by_sorting(tmp_path, plain_picture):
     numbers = [5, 3, 11, 7, 2, 13, 1, 9, 4, 12, 6, 10]
     write_part(tmp_path / "d", "b", [plain_picture(n) for n in numbers[:7]])
