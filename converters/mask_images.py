@@ -2,7 +2,8 @@
 
 Roles: ``image`` (raster or DICOM), ``mask`` (raster; any number an image, matched by the names that both patterns
 remember), ``about`` (see medglip/curate/tables.py). Without a mask role the images come with their texts only. A mask
-pattern that remembers ``{frame}`` means a frame of a multi-frame image; frames without a mask are left out.
+pattern that remembers ``{frame}`` means a frame of a multi-frame image, unless the image's pattern remembers it too, which
+then has a file a frame; frames without a mask are left out.
 
 Options:
 - ``kind``: ``binary`` (default), ``colour``, ``indexed``, ``instances`` (every number is one object) or ``outline`` (a
@@ -75,7 +76,7 @@ def convert(part: Part, case: Case) -> Iterator[Picture | Reject]:
 def _by_frame(part: Part, case: Case) -> dict[int | None, list[str]]:
     files: dict[int | None, list[str]] = {}
     for file in case.files.get("mask", ()):
-        frame = _names(part, case, file).get("frame")
+        frame = None if "frame" in case.fields else _names(part, case, file).get("frame")
         files.setdefault(int(frame) - part.option("first_frame", 0) if frame else None, []).append(file)
     return files or {None: []}
 

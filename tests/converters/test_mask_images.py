@@ -6,6 +6,9 @@ from PIL import Image
 from skimage.draw import ellipse, ellipse_perimeter
 from small_sources import boxes, converted, noise, save
 
+from medglip import store
+from medglip.curate import convert
+
 PART = """
 converter = "mask_images"
 modality = "endoscopy"
@@ -286,3 +289,18 @@ def test_masks_of_frames_give_a_picture_a_frame(tmp_path: Path) -> None:
 def test_a_wrong_kind_is_named(tmp_path: Path) -> None:
     result = one(tmp_path / "in", mask(), PART + 'options.kind = "rainbow"\n[part.labels]\n"255" = "liver"')
     assert "'rainbow'; allowed: binary" in result.rejects[0].detail
+
+
+def test_the_source_of_the_guide_works_as_it_stands_there(tmp_path: Path) -> None:
+    """Frames of a video in a file each, whose masks are named alike: the number is no frame of a multi-frame file."""
+    guide = Path(__file__).resolve().parents[2] / "docs/guide/convert.md"
+    source = tmp_path / "my_polyps.toml"
+    source.write_text(guide.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    for name, windows in (("a_0", [(5, 6, 20, 18)]), ("a_1", []), ("b_0", [(8, 8, 32, 24)])):
+        save(tmp_path / "in", f"frames/{name}.png", noise())
+        save(tmp_path / "in", f"masks/{name}.png", mask(*windows))
+    result = convert(source, tmp_path / "in", tmp_path / "dataset")
+    assert (result.images, result.regions, result.rejects.total()) == (3, 2, 0)
+    records = {record.origin.case: record for record in store.open(tmp_path / "dataset").records()}
+    assert [bool(record.absent) for _, record in sorted(records.items())] == [False, True, False]
+    assert len({record.group for record in records.values()}) == 2
