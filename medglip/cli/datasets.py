@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medglip.cli.frame import Dataset, Json, app, out, print_json, print_table
+from medglip.cli.frame import Dataset, Json, app, err, out, print_json, print_table
 
 # Tables of `medglip stats` with a row for each label, bin or pair: in --json, too long for a terminal.
 _LONG = ("label_counts", "box_sizes", "positions")
@@ -37,7 +37,9 @@ def validate(
         for problem in capped(problems) if fix_report else problems:
             out.print(f"{problem.level}: {problem.where}: {problem.what}", markup=False, highlight=False)
         typer.echo(f"{dataset}: {'clean' if not wrong else '1 error' if wrong == 1 else f'{wrong} errors'}")
-    if fix_report and dataset.is_dir():
+    if fix_report and not dataset.is_dir():
+        err.print(f"The problem pages are written to a local folder only; copy {dataset} to one to see them.", markup=False)
+    elif fix_report:
         from medglip.store.pages.fix_report import write_fix_report
 
         page = write_fix_report(dataset, problems)

@@ -283,15 +283,6 @@ class ShardWriter:
         self.close()
 
 
-def member_name(shard: Path, offset: int) -> str:
-    """Name of the tar member whose content begins at ``offset``.
-
-    Raises:
-        DatasetError: no member begins there.
-    """
-    return name_in_header(read_bytes(shard, max(0, offset - TAR_BLOCK), TAR_BLOCK), f"Shard {str(shard)!r}, byte {offset}")
-
-
 def name_in_header(header: bytes, where: str) -> str:
     """Name of a tar member by the block before its content.
 

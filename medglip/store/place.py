@@ -19,6 +19,7 @@ from medglip.errors import DatasetError, InputError
 from medglip.store.pixels import read_bytes
 
 # pathlib makes `s3:/bucket` of `s3://bucket`; one letter is a drive of Windows.
+_PIECE = 8 * 2**20
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)", re.DOTALL)
 # One request, whatever the size: a condition does not hold for an upload in pieces.
 _ONE_PUT = 2**31
@@ -132,6 +133,29 @@ class Place:
                 f"Shard {self._full(name)!r} ends before byte {offset + size}, found {len(found)} of {size} bytes; restore it."
             )
         return found
+
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DatasetError: the store behind the URL refuses.
+        """
+        if self.local is not None:
+            return (self.local / name).stat().st_size
+        with self._told("looked at"):
+            return int(self.system.size(self.at(name)))
+
+    def sha256(self, name: str) -> str:
+        """Hash of a file's bytes, read piece by piece; raises as ``size`` does."""
+        if self.local is not None:
+            with (self.local / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        with self._told("read"), self.system.open(self.at(name), "rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+        return digest.hexdigest()
 
     @contextmanager
     def parquet(

@@ -9,8 +9,10 @@ import pytest
 from medglip import store
 from medglip.errors import DatasetError, InputError
 from medglip.store.arrange import compact
+from medglip.store.checks.validate import validate
 from medglip.store.manifest import NAME
 from medglip.store.merge import merge
+from medglip.store.pixels import TAR_BLOCK
 from medglip.store.place import Place
 from medglip.store.write import write_part
 
@@ -206,3 +208,19 @@ def test_urls_survive_pathlib_and_options_are_for_urls(tmp_path):
     assert "secret" not in repr(Place("s3://bucket", {"secret": "secret"}))
     with pytest.raises(InputError, match="for a URL only"):
         Place(tmp_path, {"anon": True})
+
+
+def test_a_dataset_behind_a_url_is_validated(remote, pictures, volume, reject, info):
+    url, options = remote
+    write_part(url, "one", iter(pictures), [volume], [reject], info, storage_options=options)
+    place = Place(url, options)
+    assert validate(place) == []
+    shard = next(name for name in place.names("shards/*"))
+    content = bytearray(place.read(shard))
+    content[TAR_BLOCK + 60] ^= 8  # in the first PNG
+    place.write(shard, bytes(content))
+    told = [problem.what for problem in validate(place)]
+    assert any("bytes differ" in what for what in told)
+    assert any(shard in what and "were changed" in what for what in told)
+    place.remove(shard)
+    assert any("missing" in problem.what for problem in validate(place, check_pixels=False))

@@ -3,18 +3,15 @@
 The regions, by far the most rows, have a module of their own; so have the splits.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from medglip.errors import DatasetError
 from medglip.records.labels import LabelTree
@@ -24,7 +21,8 @@ from medglip.store.checks.problems import Problem, Problems
 from medglip.store.checks.region_checks import Used
 from medglip.store.checks.rules import faults
 from medglip.store.manifest import table_files, totals
-from medglip.store.pixels import member_name, pixel_sha256, pixels_of_png, read_bytes
+from medglip.store.pixels import TAR_BLOCK, name_in_header, pixel_sha256, pixels_of_png
+from medglip.store.place import Place
 from medglip.store.read import Dataset
 from medglip.store.schema import SCHEMAS, TABLES
 
@@ -34,18 +32,17 @@ _AHEAD = 256
 _Place = Any  # a row of the places of PNGs
 
 
-def check_files(path: Path, manifest: dict[str, Any], *, read_shards: bool) -> Problems:
+def check_files(place: Place, manifest: dict[str, Any], *, read_shards: bool) -> Problems:
     """Every file is there, and its bytes are those that the manifest says; of shards perhaps their number only."""
     entries = {name: entry for part in manifest["parts"].values() for name, entry in part["files"].items()}
     for name, entry in sorted(entries.items()):
         try:
-            size = (path / name).stat().st_size
-        except OSError:
+            size = place.size(name)
+        except (OSError, DatasetError):
             yield Problem("error", name, "The file is missing; restore it, or convert again.", "files")
             continue
         if read_shards or name.endswith(".parquet"):
-            with (path / name).open("rb") as file:
-                changed = hashlib.file_digest(file, "sha256").hexdigest() != entry.get("sha256")
+            changed = place.sha256(name) != entry.get("sha256")
         else:
             changed = size != entry.get("bytes")
         if changed:
@@ -55,16 +52,16 @@ def check_files(path: Path, manifest: dict[str, Any], *, read_shards: bool) -> P
         yield Problem("error", "manifest.json", f"Holds an absolute path ({text[:12]!r}...); give relative paths.", "privacy")
 
 
-def check_tables(path: Path, manifest: dict[str, Any]) -> Problems:
+def check_tables(place: Place, manifest: dict[str, Any]) -> Problems:
     """Every table opens, has its columns, and as many rows as the manifest says."""
     rows: Counter = Counter()
     for table in TABLES:
         for name in table_files(manifest, table):
             try:
-                with pq.ParquetFile(path / name) as file:
+                with place.parquet(name) as file:
                     found, rows[table] = file.schema_arrow, rows[table] + file.metadata.num_rows
-            except (OSError, pa.ArrowException) as error:
-                yield Problem("error", name, f"The table cannot be read ({error}); restore it, or convert again.", "tables")
+            except DatasetError as error:
+                yield Problem("error", name, str(error), "tables")
                 continue
             for field in SCHEMAS[table]:
                 at = found.get_field_index(field.name)
@@ -287,8 +284,9 @@ def check_pixels(dataset: Dataset, on_progress: Callable[[int, int], None] | Non
 def _png_faults(dataset: Dataset, row: _Place) -> list[str]:
     where = f"Image {row.id!r} in {row.shard!r}"
     try:
-        name = member_name(dataset.path / row.shard, row.tar_offset)
-        pixels = pixels_of_png(read_bytes(dataset.path / row.shard, row.tar_offset, row.tar_bytes), where)
+        header = dataset.place.read_range(row.shard, max(0, row.tar_offset - TAR_BLOCK), TAR_BLOCK)
+        name = name_in_header(header, where)
+        pixels = pixels_of_png(dataset.place.read_range(row.shard, row.tar_offset, row.tar_bytes), where)
     except DatasetError as error:
         return [str(error)]
     except (OSError, ValueError) as error:

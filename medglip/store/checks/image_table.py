@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from medglip.errors import DatasetError
 from medglip.store.manifest import table_files
 from medglip.store.read import Dataset
 
@@ -27,13 +25,10 @@ def batches(dataset: Dataset, table: str, columns: list[str] | None = None) -> I
     """
     for name in table_files(dataset.manifest, table):
         first = 0
-        try:
-            with pq.ParquetFile(dataset.path / name) as file:
-                for batch in file.iter_batches(_BATCH, columns=columns):
-                    yield name, first, batch
-                    first += batch.num_rows
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"Table {name!r} cannot be read ({error}); restore it, or convert again.") from error
+        with dataset.place.parquet(name) as file:
+            for batch in file.iter_batches(_BATCH, columns=columns):
+                yield name, first, batch
+                first += batch.num_rows
 
 
 def rows_of(frame: pd.DataFrame) -> Iterator[Any]:

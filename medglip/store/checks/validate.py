@@ -32,6 +32,7 @@ from medglip.store.checks.problems import LISTED, Problem, Problems, capped
 from medglip.store.checks.region_checks import Used, check_regions
 from medglip.store.checks.split_checks import check_splits, check_twins
 from medglip.store.manifest import read_manifest
+from medglip.store.place import Place
 from medglip.store.read import Dataset
 from medglip.store.schema import Document
 
@@ -39,7 +40,7 @@ _BROKEN = (DatasetError, InputError, RecordError, OSError, ValueError, TypeError
 
 
 def validate(
-    path: str | Path,
+    path: str | Path | Place,
     *,
     check_pixels: bool = True,
     documents: bool = False,
@@ -49,7 +50,7 @@ def validate(
     """What is wrong with a dataset; an empty list, or one of notes only, means that it is clean.
 
     Args:
-        path: Folder of the dataset.
+        path: Folder or fsspec URL of the dataset.
         check_pixels: Also hash every shard, decode every PNG and compare it with its hash, which takes most of the time;
             without, a shard need only be there and be as long as it was.
         documents: Also put every record together and hold it against the published schema, one by one. The tables are
@@ -60,19 +61,19 @@ def validate(
     Returns:
         The problems, at most ``listed`` of a kind and one that counts the rest.
     """
-    path = Path(path)
+    place = Place(path)
     try:
-        manifest = read_manifest(path)
+        manifest = read_manifest(place)
     except DatasetError as error:
-        return [Problem("error", str(path / "manifest.json"), str(error), "files")]
+        return [Problem("error", f"{place.name}/manifest.json", str(error), "files")]
     except (KeyError, TypeError, AttributeError) as error:
         what = f"It is not what medglip writes ({error!r}); restore it, or convert again."
-        return [Problem("error", str(path / "manifest.json"), what, "files")]
-    files = capped(_safely(check_files(path, manifest, read_shards=check_pixels), "files", path), listed)
-    tables = capped(_safely(check_tables(path, manifest), "tables", path), listed)
+        return [Problem("error", f"{place.name}/manifest.json", what, "files")]
+    files = capped(_safely(check_files(place, manifest, read_shards=check_pixels), "files", place), listed)
+    tables = capped(_safely(check_tables(place, manifest), "tables", place), listed)
     if any(problem.where.endswith(".parquet") for problem in files + tables):
         return files + tables  # what a changed or broken table says is worth nothing
-    dataset = Dataset(path)
+    dataset = Dataset(place)
     return files + tables + capped(_meaning(dataset, check_pixels, documents, on_progress), listed)
 
 
@@ -102,19 +103,19 @@ def _meaning(dataset: Dataset, with_pixels: bool, documents: bool, on_progress: 
     if with_pixels:
         steps.append(("pixels", _pixels(dataset, on_progress)))
     for check, problems in steps:
-        yield from _safely(problems, check, dataset.path)
+        yield from _safely(problems, check, dataset.place)
 
 
 def _pixels(dataset: Dataset, on_progress: Callable[[int, int], None] | None) -> Problems:
     return check_pixels(dataset, on_progress)
 
 
-def _safely(problems: Iterable[Problem], check: str, path: Path) -> Problems:
+def _safely(problems: Iterable[Problem], check: str, place: Place) -> Problems:
     """The problems, and one more where the check cannot go on because the dataset is broken."""
     try:
         yield from problems
     except _BROKEN as error:
-        yield Problem("error", str(path), f"It cannot be checked further: {error}", check)
+        yield Problem("error", place.name, f"It cannot be checked further: {error}", check)
 
 
 def check_documents(dataset: Dataset) -> Problems:
