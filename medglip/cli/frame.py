@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from medglip import __version__
 from medglip.errors import MedglipError
@@ -22,7 +22,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(soft_wrap=True)
+# Piped into a file or a program, a table is as wide as its words, so that ids stay whole.
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 PART_DONE = 3
@@ -51,7 +52,8 @@ def print_table(title: str, columns: list[str], rows: Iterable[Sequence[Any]]) -
                 if value:
                     out.print(f"  {column.replace('_', ' ')}: {value}", markup=False, highlight=False)
         return
-    table = Table(*(column.replace("_", " ") for column in columns), title=title, title_justify="left")
+    heads = (Column(column.replace("_", " "), overflow="fold") for column in columns)
+    table = Table(*heads, title=title, title_justify="left")
     for row in shown:
         table.add_row(*row)
     out.print(table)
