@@ -77,25 +77,23 @@ def convert(part: Part, case: Case) -> Iterator[Picture | VolumeRecord | Reject]
         raise Refused("ambiguous_series", f"The files of {case.key!r} make {len(found)} volumes; they must make one.")
     volume = dicom_volume(part, found[0])
     structures: list[Structure] = []
-    used = False
+    refused: list[Reject] = []
     for path in case.files["seg"]:
         try:
             for item in _structures(part, case, volume, path):
-                if isinstance(item, Structure):
-                    structures.append(item)
-                else:
-                    yield item
-            used = True
+                (structures if isinstance(item, Structure) else refused).append(item)  # type: ignore[arg-type]
         except GridError as error:
-            yield Reject(part.source, path, error.reason, str(error), case.key)
+            refused.append(Reject(part.source, path, error.reason, str(error), case.key))
         except InputError as error:
-            yield Reject(part.source, path, "unreadable_file", str(error), case.key)
-    if not used or not structures:
+            refused.append(Reject(part.source, path, "unreadable_file", str(error), case.key))
+    yield from refused
+    if not structures:
         detail = f"No segment of {case.key!r} can be used; see its rejects."
         yield Reject(part.source, case.key, "unlabelled", detail, case.key)
         return
     file = case.files["image"][0]
-    yield from pictures_of_volume(part, case, volume, structures, file=file, searched=part.exhaustive)
+    searched = () if refused else part.exhaustive  # what was refused may be any label, so none is known to be absent
+    yield from pictures_of_volume(part, case, volume, structures, file=file, searched=searched)
 
 
 def _structures(part: Part, case: Case, volume: Volume, path: str) -> Iterator[Structure | Reject]:

@@ -68,6 +68,10 @@ def label_facts(label_id: str) -> dict[str, Any]:
             f"{raw} = {concept_of(named.label, named.laterality)}"
             for part in source.parts for raw, named in part.labels.items() if named and tree.covers(label_id, named.label)
         }  # fmt: skip
+        raws |= {
+            f"{' + '.join(one.raw)} = {one.named.concept}"
+            for part in source.parts for one in part.derived if tree.covers(label_id, one.named.label)
+        }  # fmt: skip
         sources += [f"{name}: {', '.join(sorted(raws))}"] if raws else []
     return {
         "id": label.id, "name": label.name, "level": label.level, "body_region": tree.body_region(label.id),

@@ -27,7 +27,8 @@ def source_facts(source: Source) -> dict[str, Any]:
             f"{raw} -> {tree.concept_name(named.concept) if named else 'left out'}"
             for part in source.parts
             for raw, named in part.labels.items()
-        ],
+        ]
+        + [f"{' + '.join(one.raw)} -> {tree.concept_name(one.named.concept)}" for part in source.parts for one in part.derived],
         "marked wherever they are": sorted({tree.concept_name(c) for part in source.parts for c in part.exhaustive}),
         "images show": [
             f"{part.name} ({part.modality}): {', '.join(tree[label].name for label in part.field)}"

@@ -41,6 +41,9 @@ One file ``datasets/<name>.toml`` a source; no Python. Grammar (everything not m
 
     [part.options]                   # the converter's; its docstring lists them
 
+    [part.options.derived]           # label of the tree -> raw labels whose union it is, where the converter takes it
+    "kidney" = ["1", "2", "3"]
+
     [part.labels]                    # raw label -> label of the tree (id, name or synonym, with its side), or "skip"
     "255" = "breast tumor"
 
@@ -82,6 +85,19 @@ class Named:
         return concept_of(self.label, self.laterality)
 
 
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A label that the source does not draw itself: the union of raw labels, such as an organ with its tumors.
+
+    Attributes:
+        named: The label.
+        raw: The raw labels that make it up; some may be skipped on their own.
+    """
+
+    named: Named
+    raw: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Part:
     """Files of a source that are read the same way; see the grammar above for every field."""
@@ -109,6 +125,13 @@ class Part:
     split_words: dict[str, str] = dataclass_field(default_factory=dict)
     text: str | None = None
     options: dict[str, Any] = dataclass_field(default_factory=dict)
+    derived: tuple[Derived, ...] = ()
+
+    @property
+    def all_named(self) -> tuple[Named, ...]:
+        """The labels that its tables name, once each and in their order: those of raw labels, then the derived ones."""
+        found = [named for named in self.labels.values() if named]
+        return tuple(dict.fromkeys((*found, *(one.named for one in self.derived))))
 
     @property
     def facts(self) -> dict[str, list[str]]:
@@ -169,7 +192,7 @@ class Source:
     @cached_property
     def concepts(self) -> tuple[str, ...]:
         """The concepts that its tables name, sorted."""
-        return tuple(sorted({named.concept for part in self.parts for named in part.labels.values() if named}))
+        return tuple(sorted({named.concept for part in self.parts for named in part.all_named}))
 
     @cached_property
     def matrix(self) -> dict[str, list[dict[str, list[str]]]]:
@@ -237,12 +260,14 @@ def _source(data: dict[str, Any], path: Path, digest: str) -> Source:
 def _part(entry: dict[str, Any], data: dict[str, Any], annotation: str, where: str) -> Part:
     labels = {str(raw): _resolved(text, where) for raw, text in entry.get("labels", {}).items()}
     by_name = bool(entry.get("labels_by_name", {}).get("enabled", False))
+    derived = _derived(entry.get("options", {}).get("derived", {}), labels, by_name, where)
     exhaustive = entry.get("exhaustive", ())
     concepts = (
-        {named.concept for named in labels.values() if named}
+        {named.concept for named in (*labels.values(), *(one.named for one in derived)) if named}
         if exhaustive == "all"
         else {named.concept for text in exhaustive if (named := _resolved(text, where))}
     )
+    concepts |= {one.named.concept for one in derived if _searched(one, labels, concepts)}
     part = Part(
         name=entry.get("name", entry["converter"]), converter=entry["converter"],
         modality=_one_of(entry["modality"], MODALITIES, f"{where}: modality"), source=data["name"],
@@ -253,9 +278,49 @@ def _part(entry: dict[str, Any], data: dict[str, Any], annotation: str, where: s
         patient=entry.get("patient"), group=entry.get("group"), patient_of=entry.get("patient_of"),
         group_of=entry.get("group_of"), split=entry.get("split"),
         split_words=dict(entry.get("split_words", {})), text=entry.get("text"), options=dict(entry.get("options", {})),
+        derived=derived,
     )  # fmt: skip
     _check_field(part, where)
     return part
+
+
+def _derived(table: Any, labels: dict[str, Named | None], by_name: bool, where: str) -> tuple[Derived, ...]:
+    """The labels that ``[part.options.derived]`` makes of raw ones.
+
+    Raises:
+        SourceError: a name has no place in the tree, a raw label no entry, or the union is that of one of its parts.
+    """
+    if not isinstance(table, dict):
+        raise SourceError(f"{where}: derived is {table!r}; allowed: a table of label = list of raw labels.")
+    found: list[Derived] = []
+    for text, raws in table.items():
+        who = f"{where}: the derived label {text!r}"
+        if not isinstance(raws, list) or not raws or not all(isinstance(raw, str) for raw in raws):
+            raise SourceError(f'{who} is {raws!r}; allowed: a list of raw labels, such as ["1", "2"].')
+        named = None if text == SKIP else _resolved(text, where)
+        if named is None:
+            raise SourceError(f"{who} is no label; allowed: labels of the tree. Leave the entry out instead.")
+        known = labels | ({raw: _resolved(raw, who) for raw in raws if raw not in labels} if by_name else {})
+        if unknown := [raw for raw in raws if raw not in known]:
+            raise SourceError(
+                f"{who} is made of the raw label {unknown[0]!r}, which has no entry in [part.labels]; known:"
+                f' {", ".join(map(repr, labels)) or "none"}. Correct it, or add the entry ("{SKIP}" if it is nothing else).'
+            )
+        taken = [raw for raw, other in known.items() if other == named]
+        if taken or named in [one.named for one in found]:
+            other = f"the raw label {taken[0]!r}" if taken else "another derived label"
+            raise SourceError(
+                f"{who} is {named.concept!r}, and so is {other}; allowed: one of the two."
+                f' Where a raw label is what its parts leave over, write "{SKIP}" for it in [part.labels].'
+            )
+        found.append(Derived(named, tuple(dict.fromkeys(raws))))
+    return tuple(found)
+
+
+def _searched(derived: Derived, labels: dict[str, Named | None], concepts: set[str]) -> bool:
+    """Whether every part of a derived label is marked wherever it is; of a skipped part, that is not known."""
+    parts = [labels.get(raw) for raw in derived.raw]
+    return all(named is not None and named.concept in concepts for named in parts)
 
 
 def _check_keys(entry: dict[str, Any], where: str) -> None:
@@ -272,7 +337,7 @@ def _check_field(part: Part, where: str) -> None:
     tree = label_tree()
     if strange := [label for label in part.field if tree[label].is_finding]:
         raise SourceError(f"{where}: field names {strange[0]!r}; allowed: anatomy, not findings.")
-    mapped = sorted({named.label for named in part.labels.values() if named})
+    mapped = sorted({named.label for named in part.all_named})
     facts = part.facts | {"exhaustive": []}
     if unseen := labels_unseen(mapped, part.modality, facts, tree):
         raise SourceError(

@@ -94,6 +94,7 @@ def _read(path: Path, file: str, _mtime: int, _size: int) -> Table:
     header = next(line for line in lines if line.strip())
     delimiter = max(_DELIMITERS, key=header.count)
     try:
+        csv.field_size_limit(2**31 - 1)  # a run-length code may be megabytes long
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"Table {file!r} is not a CSV file: {error}.") from error
