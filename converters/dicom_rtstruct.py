@@ -18,21 +18,20 @@ is not known, none does: it may be any of them under another name; map it, or sk
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from medglip.curate.cases import Case, Refused
-from medglip.curate.layout import find, listed
+from medglip.curate.referring import Referring, referring_cases
 from medglip.curate.source import Named, Part
 from medglip.curate.volumes import OPTIONS as VOLUME_OPTIONS
 from medglip.curate.volumes import Structure, dicom_volume, pictures_of_volume, structure_of
 from medglip.errors import InputError, SourceError
-from medglip.imaging.contours import SKIPPED, Drawn, References, Roi, mask_of_roi, read_contours, references_of
-from medglip.imaging.dicom import MODALITY_OF, is_dicom, read_header
-from medglip.imaging.series import Frame, Series, frames_of, series_in, series_of
+from medglip.imaging.contours import SKIPPED, Drawn, Roi, mask_of_roi, read_contours, references_of
+from medglip.imaging.series import series_in
 from medglip.imaging.volume import GridError, Volume
 from medglip.records import Picture, Reject, VolumeRecord, label_tree
 from medglip.records.spelling import words_of
@@ -47,38 +46,7 @@ _HIDING = ("not_closed", "broken_points", "across_slices")
 
 def cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
     """One case an image series of the part's modality, with the RTSTRUCTs that refer to it."""
-    paths = listed(folder)
-    images = {entry.path: entry for entry in find(part.files["series"], paths)}
-    drawings = {entry.path for entry in find(part.files["contours"], paths)}
-    frames: list[Frame] = []
-    references: dict[str, References] = {}
-    for path in sorted(images.keys() | drawings):
-        if not is_dicom(folder / path):
-            continue
-        try:
-            header = read_header(folder / path)
-            if path in images and MODALITY_OF.get(header.get("Modality", "")) == part.modality:
-                frames += frames_of(folder / path, header)
-            if header.get("Modality") == "RTSTRUCT" and path in drawings:
-                references[path] = references_of(header, path)
-        except InputError as error:
-            yield Reject(part.source, path, "unreadable_file", str(error))
-    found = series_of(frames)
-    referring: dict[int, list[str]] = defaultdict(list)
-    for path, reference in references.items():
-        if (at := _series_of(reference, found)) is None:
-            detail = f"The image series that {path!r} was drawn on is not in the input; add it."
-            yield Reject(part.source, path, "missing_image", detail)
-        else:
-            referring[at].append(path)
-    for at, series in enumerate(found):
-        image = tuple(sorted({frame.path.relative_to(folder).as_posix() for frame in series.frames}))
-        if at in referring:
-            files = {"series": image, "contours": tuple(referring[at])}
-            yield Case(image[0], folder, files, images[image[0]].fields)
-        else:
-            detail = f"No RTSTRUCT refers to the series of {image[0]!r}; add one."
-            yield Reject(part.source, image[0], "unlabelled", detail)
+    yield from referring_cases(part, folder, Referring("RTSTRUCT", "contours", "series", references_of))
 
 
 def convert(part: Part, case: Case) -> Iterator[Picture | VolumeRecord | Reject]:
@@ -185,13 +153,3 @@ def _in_tree(name: str) -> Named | None:
         return Named(*label_tree().resolve(name))
     except SourceError:
         return None
-
-
-def _series_of(reference: References, found: list[Series]) -> int | None:
-    """Which series an RTSTRUCT was drawn on."""
-    shared = [len(reference.instances.intersection(series.sop_uids)) for series in found]
-    fitting = [at for at, series in enumerate(found) if series.uid in reference.series]
-    fitting = fitting or [at for at, count in enumerate(shared) if count]
-    if not fitting and not reference.series:
-        fitting = [at for at, series in enumerate(found) if series.frame_of_reference in reference.frames_of_reference]
-    return max(fitting, key=lambda at: shared[at]) if fitting else None

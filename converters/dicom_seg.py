@@ -13,21 +13,17 @@ label is that of ``[part.labels]`` for its SegmentLabel; else that of its SNOMED
 SegmentLabel or the meaning of its codes.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydicom.dataset import Dataset
-
 from medglip.curate.cases import Case, Refused
-from medglip.curate.layout import find, listed
+from medglip.curate.referring import Referring, referring_cases
 from medglip.curate.source import Named, Part
 from medglip.curate.volumes import OPTIONS as VOLUME_OPTIONS
 from medglip.curate.volumes import Structure, dicom_volume, pictures_of_volume, structure_of
 from medglip.errors import InputError, SourceError
-from medglip.imaging.dicom import MODALITY_OF, is_dicom, read_header
-from medglip.imaging.segmentation import Segment, masks_on, read_segmentation, references
-from medglip.imaging.series import Frame, Series, frames_of, series_in, series_of
+from medglip.imaging.segmentation import Segment, masks_on, read_segmentation, references_of
+from medglip.imaging.series import series_in
 from medglip.imaging.volume import GridError, Volume
 from medglip.records import Laterality, Picture, Reject, VolumeRecord, label_tree
 
@@ -37,37 +33,7 @@ OPTIONS = VOLUME_OPTIONS
 
 def cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
     """One case an image series of the part's modality, with the SEG objects that refer to it."""
-    paths = listed(folder)
-    images = {entry.path: entry for entry in find(part.files["image"], paths)}
-    segs = {entry.path: entry for entry in find(part.files["seg"], paths)}
-    frames: list[Frame] = []
-    headers: dict[str, Dataset] = {}
-    for path in sorted(images.keys() | segs.keys()):
-        if not is_dicom(folder / path):
-            continue
-        try:
-            header = read_header(folder / path)
-            if path in images and MODALITY_OF.get(header.get("Modality", "")) == part.modality:
-                frames += frames_of(folder / path, header)
-        except InputError as error:
-            yield Reject(part.source, path, "unreadable_file", str(error))
-            continue
-        if header.get("Modality") == "SEG" and path in segs:
-            headers[path] = header
-    found = series_of(frames)
-    referring: dict[int, list[str]] = defaultdict(list)
-    for path, header in headers.items():
-        if (at := _series_of(header, found)) is None:
-            detail = f"The image series that {path!r} refers to is not in the input; add it."
-            yield Reject(part.source, path, "missing_image", detail)
-        else:
-            referring[at].append(path)
-    for at, series in enumerate(found):
-        image = tuple(sorted({frame.path.relative_to(folder).as_posix() for frame in series.frames}))
-        if at in referring:
-            yield Case(image[0], folder, {"image": image, "seg": tuple(referring[at])}, images[image[0]].fields)
-        else:
-            yield Reject(part.source, image[0], "unlabelled", f"No SEG refers to the series of {image[0]!r}; add one.")
+    yield from referring_cases(part, folder, Referring("SEG", "seg", "image", references_of))
 
 
 def convert(part: Part, case: Case) -> Iterator[Picture | VolumeRecord | Reject]:
@@ -140,14 +106,3 @@ def _resolved(resolve: Callable[..., tuple[str, Laterality]], *words: str) -> Na
         return Named(*resolve(*words))
     except SourceError:
         return None
-
-
-def _series_of(header: Dataset, found: list[Series]) -> int | None:
-    """Which series a SEG refers to."""
-    uids, instances = references(header)
-    shared = [len(instances.intersection(series.sop_uids)) for series in found]
-    fitting = [at for at, series in enumerate(found) if series.uid in uids] or [at for at, n in enumerate(shared) if n]
-    if not fitting and not uids:
-        reference = str(header.get("FrameOfReferenceUID") or "")
-        fitting = [at for at, series in enumerate(found) if reference and series.frame_of_reference == reference]
-    return max(fitting, key=lambda at: shared[at]) if fitting else None

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from medglip.errors import InputError
 from medglip.imaging.dicom import BROKEN, read_header
+from medglip.imaging.series import References
 from medglip.imaging.volume import GridError, Volume
 
 # A contour belongs to the nearest slice within half the pitch; the rest is the rounding of decimal strings.
@@ -69,15 +70,6 @@ class Roi:
     name: str
     frame_of_reference: str | None
     contours: tuple[Contour, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class References:
-    """UIDs that an RTSTRUCT names: the series and SOP instances it was drawn on, its own frames of reference."""
-
-    series: set[str]
-    instances: set[str]
-    frames_of_reference: set[str]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from pydicom.pixels import pixel_array
 
 from medglip.errors import InputError
 from medglip.imaging.dicom import BROKEN, functional, read_header
+from medglip.imaging.series import References
 from medglip.imaging.volume import GridError, Volume
 
 # A frame belongs to a slice within half a pixel in the plane and a quarter of the pitch across it.
@@ -82,15 +83,28 @@ def read_segmentation(path: Path) -> Segmentation:
     return Segmentation(path.name, header, tuple(kept), kind)
 
 
-def references(header: Dataset) -> tuple[set[str], set[str]]:
-    """Series and SOP instances that a SEG refers to."""
-    series = {str(item.get("SeriesInstanceUID")) for item in header.get("ReferencedSeriesSequence") or []}
-    instances = {
-        str(instance.get("ReferencedSOPInstanceUID"))
-        for item in header.get("ReferencedSeriesSequence") or []
-        for instance in item.get("ReferencedInstanceSequence") or []
-    }
-    return series - {"None"}, instances - {"None"}
+def references_of(header: Dataset, name: str) -> References:
+    """What a SEG refers to.
+
+    Args:
+        header: Its ``read_header``.
+        name: Its file name, for the error.
+
+    Raises:
+        InputError: the header is broken.
+    """
+    try:
+        items = list(header.get("ReferencedSeriesSequence") or [])
+        series = {str(item.get("SeriesInstanceUID") or "") for item in items}
+        instances = {
+            str(instance.get("ReferencedSOPInstanceUID") or "")
+            for item in items
+            for instance in item.get("ReferencedInstanceSequence") or []
+        }
+        own = {str(header.get("FrameOfReferenceUID") or "")}
+        return References(series - {""}, instances - {""}, own - {""})
+    except BROKEN as error:
+        raise InputError(f"DICOM file {name!r} is broken or cut off: {error}.") from error
 
 
 def masks_on(segmentation: Segmentation, volume: Volume) -> Iterator[tuple[Segment, np.ndarray]]:

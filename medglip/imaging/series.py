@@ -82,6 +82,15 @@ class Frame:
         return across / np.linalg.norm(across)
 
 
+@dataclass(frozen=True, slots=True)
+class References:
+    """UIDs that a SEG or RTSTRUCT names: the series and SOP instances that it marks, and its own frames of reference."""
+
+    series: set[str]
+    instances: set[str]
+    frames_of_reference: set[str]
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """Frames that make one volume, sorted along their normal."""

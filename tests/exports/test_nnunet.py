@@ -136,6 +136,7 @@ def test_every_dataset_follows_the_format(made):
 
 
 def test_nnunet_itself_finds_no_fault(made, monkeypatch, tmp_path):
+    """Its own check raises where it finds a fault; it runs where nnunetv2 is installed, which the project does not ask for."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path))
     own = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity", exc_type=ImportError)

@@ -10,7 +10,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medglip.errors import InputError
 from medglip.imaging.opened import open_image
-from medglip.imaging.segmentation import masks_on, read_segmentation, references
+from medglip.imaging.segmentation import masks_on, read_segmentation, references_of
 from medglip.imaging.series import read_folder
 from medglip.imaging.volume import GridError, Volume
 
@@ -129,9 +129,10 @@ def test_another_grid_is_refused(tmp_path: Path, ct: list[Dataset]) -> None:
 
 
 def test_references_name_series_and_instances(tmp_path: Path, ct: list[Dataset]) -> None:
-    series, instances = references(dcmread(write_seg(tmp_path / "seg.dcm", ct, two_masks())))
-    assert series == {"1.2.6"}
-    assert instances == {data.SOPInstanceUID for data in ct}
+    found = references_of(dcmread(write_seg(tmp_path / "seg.dcm", ct, two_masks())), "seg.dcm")
+    assert found.series == {"1.2.6"}
+    assert found.instances == {data.SOPInstanceUID for data in ct}
+    assert found.frames_of_reference == {"1.2.8"}
 
 
 def test_an_image_is_no_segmentation(tmp_path: Path, ct: list[Dataset]) -> None:
