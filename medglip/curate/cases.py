@@ -20,7 +20,7 @@ from pathlib import Path
 import cc3d
 import numpy as np
 
-from medglip.curate.layout import find, listed
+from medglip.curate.layout import find, listed, without_ending
 from medglip.curate.source import Named, Part
 from medglip.errors import MedglipError, RecordError
 from medglip.imaging.intensity import display
@@ -131,7 +131,7 @@ def joined(part: Part, folder: Path, main: str = "image") -> Iterator[Case | Rej
     used: set[str] = {entry.path for entry in mains}
     seen: dict[str, str] = {}
     for entry in mains:
-        key = entry.path.rsplit(".", 1)[0]
+        key = without_ending(entry.path)
         if key in seen:
             yield Reject(part.source, entry.path, "duplicate_case",
                          f"{entry.path!r} and {seen[key]!r} differ in their ending only; remove one.", key)  # fmt: skip

@@ -19,7 +19,8 @@ from types import ModuleType
 
 from medglip import store
 from medglip.curate.cases import Case, Refused
-from medglip.curate.source import Part, Source, load_source
+from medglip.curate.grammar import load_source
+from medglip.curate.source import Part, Source
 from medglip.errors import DatasetError, InputError, MedglipError, SourceError
 from medglip.records import Picture, Reject, VolumeRecord
 from medglip.store.manifest import NAME

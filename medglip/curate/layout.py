@@ -21,6 +21,7 @@ from medglip.errors import InputError, SourceError
 
 # What archives and desktops leave behind beside the data.
 _DEBRIS = re.compile(r"(^|/)(\._.*|__MACOSX(/.*)?|\.DS_Store|Thumbs\.db|desktop\.ini)$", re.IGNORECASE)
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
 _TOKEN = re.compile(r"\*\*/|\*|\{(?P<name>[a-z_]+)(?::(?P<rule>(?:[^{}]|\{\d+(?:,\d*)?\})+))?\}")
 
 
@@ -80,6 +81,15 @@ def listed(folder: Path) -> tuple[str, ...]:
     if not kept:
         raise InputError(f"Input folder {root!r} holds no file; give the folder that holds the source's files.")
     return kept
+
+
+def without_ending(name: str) -> str:
+    """A file's name without what tells its format; the last number of a UID is no ending.
+
+    >>> without_ending("images/a.png"), without_ending("1.2.840.113")
+    ('images/a', '1.2.840.113')
+    """
+    return _ENDING.sub("", name)
 
 
 def find(pattern: str, paths: tuple[str, ...]) -> Iterator[Found]:

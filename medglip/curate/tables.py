@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 from medglip.curate.cases import Case, Refused
+from medglip.curate.layout import without_ending
 from medglip.curate.source import Part
 from medglip.errors import InputError
 from medglip.records import Reject, Text
@@ -106,7 +107,7 @@ def _read(path: Path, file: str, _mtime: int, _size: int) -> Table:
 def stems(name: str) -> tuple[str, str]:
     """A file's name without folder, with and without its ending, in lower case."""
     path = PurePosixPath(name.strip().replace("\\", "/").casefold())
-    return path.name, path.stem
+    return path.name, without_ending(path.name)
 
 
 def needed(part: Part, role: str, found: Iterable[Case | Reject]) -> None:

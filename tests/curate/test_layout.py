@@ -2,7 +2,7 @@
 
 import pytest
 
-from medglip.curate.layout import compiled, find, listed
+from medglip.curate.layout import compiled, find, listed, without_ending
 from medglip.errors import InputError, SourceError
 
 
@@ -55,3 +55,8 @@ def test_missing_and_empty_folders_are_input_errors(tmp_path):
         listed(tmp_path / "none")
     with pytest.raises(InputError, match="holds no file"):
         listed(tmp_path)
+
+
+def test_the_last_number_of_a_uid_is_no_ending(tmp_path):
+    names = ["1.2.840.113", "1.2.840.114", "scan.nii.gz", "scan.PNG"]
+    assert [without_ending(name) for name in names] == ["1.2.840.113", "1.2.840.114", "scan.nii", "scan"]

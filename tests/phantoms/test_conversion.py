@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from medglip.curate.source import load_source
+from medglip.curate.grammar import load_source
 from medglip.phantoms import Scene, cases
 from medglip.records import Picture, VolumeRecord, box_of_mask, concept_of, label_tree
 
