@@ -4,7 +4,19 @@ Exit codes: 0 all done; 1 an error of the program; 2 wrong use or input; 3 done 
 """
 
 # The order is that of the commands in --help.
-from medglip.cli import sources, labels, datasets, splitting, arranging, exporting, models  # isort: skip
+from medglip.cli import sources, looking, converting, labels, datasets, splitting, arranging, exporting, models  # isort: skip
 from medglip.cli.frame import app, main
 
-__all__ = ["app", "arranging", "datasets", "exporting", "labels", "main", "models", "sources", "splitting"]
+__all__ = [
+    "app",
+    "arranging",
+    "converting",
+    "datasets",
+    "exporting",
+    "labels",
+    "looking",
+    "main",
+    "models",
+    "sources",
+    "splitting",
+]

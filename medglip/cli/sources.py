@@ -1,4 +1,4 @@
-"""Commands about files as they come: demo, phantom, sources, inspect, convert."""
+"""Commands that need no files of yours: demo, phantom, sources."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from medglip.cli.frame import PART_DONE, Json, app, describe_anew, err, out, print_json
+from medglip.cli.frame import Json, app, err, out, print_json
 
 
 @app.command()
@@ -69,62 +69,3 @@ def sources(
         for fact in facts:
             table.add_row(fact["name"], fact["modalities"], fact["licence"], fact["title"])
         out.print(table)
-
-
-@app.command()
-def inspect(path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR", help="What is this?")], as_json: Json = False) -> None:
-    """Say what a file or folder is: format, modality, geometry, spacing, problems.
-
-    Example: medglip inspect series/
-    """
-    from medglip.imaging.inspect import inspect as look
-
-    facts = look(path)
-    if as_json:
-        print_json(facts)
-        return
-    for fact in facts:
-        out.print(f"[bold]{fact.pop('path')}[/]")
-        for key, value in fact.items():
-            out.print(f"  {key}: {value}", markup=False, highlight=False)
-
-
-@app.command()
-def convert(
-    source: Annotated[str, typer.Argument(help="A name that `medglip sources` lists, or the path of a TOML.")],
-    folder: Annotated[Path, typer.Argument(metavar="INPUT", help="The source's files.")],
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Made, or added to; a stopped run goes on.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many cases of each part.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Convert a source's files into a dataset; run it again to go on or to add.
-
-    Example: medglip convert us_busi ~/Dataset_BUSI_with_GT busi/
-    """
-    from medglip.curate import Conversion
-    from medglip.curate import convert as convert_source
-    from medglip.progress import bar
-
-    with bar(err) as progress:
-        step = progress.step(source)
-
-        def on_case(counts: Conversion) -> None:
-            step(counts.done, counts.cases, f"{counts.rejects.total()} rejected")
-
-        result = convert_source(source, folder, dataset, workers=workers, limit=limit, on_case=on_case)
-    describe_anew(dataset)
-    facts = {
-        "source": result.source, "cases": result.cases, "already_there": result.skipped, "images": result.images,
-        "regions": result.regions, "volumes": result.volumes, "rejects": dict(sorted(result.rejects.items())),
-        "seconds": round(result.seconds, 2),
-    }  # fmt: skip
-    if as_json:
-        print_json(facts)
-    else:
-        typer.echo("  ".join(f"{key}: {value}" for key, value in facts.items()))
-    if result.rejects:
-        err.print(
-            f"{sum(result.rejects.values())} items were rejected; `medglip stats {dataset}` lists them with their reasons."
-        )
-        raise typer.Exit(PART_DONE)
