@@ -5,8 +5,9 @@ Roles::
     image = "{case}/ct.nii.gz"                         # a volume file; or, instead,
     series = "{case}/dicom/*"                          # the files of a DICOM series: one folder a case
     mask = "{case}/segmentations/{label}.nii.gz"       # required: 0 outside, one other value inside
+    about = "meta.csv"                                 # a table with a row a case; see medglip/curate/volume_tables.py
 
-Options: those of ``medglip.curate.volumes``, and
+Options: those of ``medglip.curate.volumes``, those of the role ``about``, and
 
 - ``label``: the class of all masks, where their names do not say it.
 - ``derived``: a table of label = raw labels. Their union is a structure of its own beside them: "left lung" =
@@ -26,6 +27,7 @@ import numpy as np
 from medglip.curate.cases import Case, Refused
 from medglip.curate.layout import compiled
 from medglip.curate.source import Derived, Part
+from medglip.curate.volume_tables import ABOUT_OPTIONS, described_volumes
 from medglip.curate.volumes import OPTIONS as VOLUME_OPTIONS
 from medglip.curate.volumes import Structure, pictures_of_volume, structure_of, volume_cases, volume_of
 from medglip.errors import InputError, MedglipError, SourceError
@@ -33,13 +35,13 @@ from medglip.imaging.nifti import read_labels
 from medglip.imaging.volume import GridError, Volume, on_grid_of
 from medglip.records import Picture, Reject, VolumeRecord, label_tree
 
-ROLES = ("image", "series", "mask")
-OPTIONS = (*VOLUME_OPTIONS, "label", "derived")
+ROLES = ("image", "series", "mask", "about")
+OPTIONS = (*VOLUME_OPTIONS, *ABOUT_OPTIONS, "label", "derived")
 
 
 def cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
     """One case an image volume."""
-    yield from volume_cases(part, folder)
+    yield from described_volumes(part, volume_cases(part, folder))
 
 
 def convert(part: Part, case: Case) -> Iterator[Picture | VolumeRecord | Reject]:

@@ -16,7 +16,7 @@ Raw labels are the names of the categories.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,16 +25,22 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from medglip.curate.cases import Case, Refused, clipped_box, joined, region_of_box, region_of_mask
+from medglip.curate.cases import Case, Refused, joined
 from medglip.curate.images import read_image, resized_nearest
 from medglip.curate.marks import Marks
+from medglip.curate.regions import clipped_box, region_of_box, region_of_mask
 from medglip.curate.source import Part
 from medglip.curate.tables import ABOUT_OPTIONS, described, needed, stems
-from medglip.errors import InputError
-from medglip.records import Picture, Reject
+from medglip.errors import InputError, RecordError
+from medglip.records import Picture, Reject, Rle
 
 ROLES = ("image", "annotations", "about")
 OPTIONS = ("prefer", "rescale", "unannotated", "missing_images", "window", *ABOUT_OPTIONS)
+
+
+# Cells of a mask, and lengths of the image's longer side at which a corner may lie.
+_MOST_CELLS = 2**28
+_FARTHEST = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +108,13 @@ def _parsed(path: Path, file: str, _mtime: int, _size: int) -> _Coco:
         data = json.loads(path.read_bytes())
         images: dict[str, list[dict[str, Any]]] = {}
         for entry in data["images"]:
+            hash(entry["id"])  # else a TypeError, as of any other wrong entry
             images.setdefault(stems(entry["file_name"])[0], []).append({"id": entry["id"], **entry})
         marks: dict[Any, list[dict[str, Any]]] = {}
         for item in data["annotations"]:
             marks.setdefault(item["image_id"], []).append(item)
-        return _Coco(file, images, marks, {entry["id"]: entry["name"] for entry in data["categories"]})
-    except (ValueError, UnicodeDecodeError) as error:
+        return _Coco(file, images, marks, {entry["id"]: str(entry["name"]) for entry in data["categories"]})
+    except (ValueError, RecursionError) as error:
         raise InputError(f"COCO file {file!r} is not JSON: {error}.") from error
     except (KeyError, TypeError) as error:
         raise InputError(
@@ -134,6 +141,8 @@ def _scale(part: Part, file: str, entry: dict[str, Any], size_hw: tuple[int, int
     """Pixels of the image for one of the annotation's, across and down."""
     height, width = size_hw
     theirs = entry.get("width") or width, entry.get("height") or height
+    if not all(isinstance(length, int | float) and length > 0 for length in theirs):
+        raise Refused("size_mismatch", f"{file!r}: width and height of {entry['file_name']!r} are {theirs}; allowed: numbers.")
     across, down = width / theirs[0], height / theirs[1]
     if (across, down) != (1.0, 1.0) and not (part.option("rescale") and abs(across / down - 1) <= 0.01):
         raise Refused(
@@ -148,7 +157,7 @@ def _take(marks: Marks, where: str, item: dict[str, Any], names: dict[Any, str],
     """Take in one annotation; ``frame`` is the image's (height, width) and the scale (across, down)."""
     part, (size_hw, scale) = marks.part, frame
     with marks.item(where):
-        if item.get("category_id") not in names:
+        if not isinstance(item.get("category_id"), Hashable) or item.get("category_id") not in names:
             raise Refused("unknown_label", f"{where}: no category has the id {item.get('category_id')!r}.")
         named = part.named(names[item["category_id"]], where)
         if named is None:
@@ -159,9 +168,33 @@ def _take(marks: Marks, where: str, item: dict[str, Any], names: dict[Any, str],
             if mask is not None:
                 marks.regions.append(region_of_mask(part, named, mask, flags=flags))
                 return
-            x, y, w, h = (float(number) for number in item.get("bbox") or [np.nan] * 4)
+            try:
+                x, y, w, h = (float(number) for number in item.get("bbox") or [np.nan] * 4)
+            except (TypeError, ValueError) as error:
+                raise Refused("bad_box", f"{where}: bbox is {item['bbox']!r}; allowed: four numbers.") from error
             box = (x * scale[0], y * scale[1], (x + w) * scale[0], (y + h) * scale[1])
             marks.regions.append(region_of_box(part, named, clipped_box(box, size_hw), size_hw, flags=flags))
+
+
+def _decoded(code: dict[str, Any]) -> np.ndarray:
+    """The mask (H, W) of a run-length code, plain or packed.
+
+    pycocotools trusts a code, and one that does not fit would end the process; so it is read here.
+
+    Raises:
+        ValueError: it does not fit its size.
+        RecordError: the same, of a packed one.
+    """
+    height, width = (int(length) for length in code["size"])
+    if min(height, width) < 1 or height * width > _MOST_CELLS:
+        raise ValueError(f"its size is {code['size']!r}")
+    if not isinstance(code["counts"], list):
+        return Rle((height, width), str(code["counts"])).decode().astype(np.uint8)
+    runs = np.array(code["counts"], dtype=np.int64)
+    if runs.ndim != 1 or runs.min(initial=0) < 0 or runs.max(initial=0) > _MOST_CELLS or runs.sum() != height * width:
+        raise ValueError(f"its runs do not fill {height} x {width} pixels")
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T.astype(np.uint8)
 
 
 def _mask(code: Any, where: str, size_hw: tuple[int, int], scale: tuple[float, float]) -> np.ndarray | None:
@@ -171,13 +204,15 @@ def _mask(code: Any, where: str, size_hw: tuple[int, int], scale: tuple[float, f
     height, width = size_hw
     try:
         if isinstance(code, dict):
-            packed = coco_mask.frPyObjects(code, *code["size"]) if isinstance(code["counts"], list) else code
-            mask = coco_mask.decode(packed)
-            mask = resized_nearest(mask, size_hw)  # where it was made for another size, _scale has allowed that
+            # Where it was made for another size, _scale has allowed that.
+            mask: np.ndarray | None = resized_nearest(_decoded(code), size_hw)
         else:
             rings = [np.asarray(ring, float).reshape(-1, 2) * scale for ring in code]
+            farthest = max((float(np.abs(ring[np.isfinite(ring)]).max(initial=0)) for ring in rings), default=0.0)
+            if farthest > _FARTHEST * max(size_hw):  # drawing it takes steps along every edge
+                raise ValueError(f"a corner lies at {farthest:g}, in an image of {width} x {height} pixels")
             flat = [ring.ravel().tolist() for ring in rings if len(ring) >= 3 and np.isfinite(ring).all()]
             mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width))) if flat else None
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError, RecordError) as error:
         raise Refused("bad_mask", f"{where}: the segmentation does not decode: {error}.") from error
     return mask if mask is not None and mask.any() else None

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from medglip.curate.cases import Case, Refused, clipped_box, joined, region_of_box
+from medglip.curate.cases import Case, Refused, joined
 from medglip.curate.images import read_image
 from medglip.curate.marks import Marks
+from medglip.curate.regions import clipped_box, region_of_box
 from medglip.curate.source import Part
 from medglip.curate.tables import ABOUT_OPTIONS, described
 from medglip.errors import InputError

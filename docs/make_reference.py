@@ -4,10 +4,13 @@ A test compares the pages with what this makes, so that neither can drift from t
 """
 
 import ast
+import importlib
 import json
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import pyarrow as pa
 import typer
 
 from medglip.cli import app
+from medglip.curate import Source, load_source, source_names
+from medglip.records.reasons import FLAGS, REASONS
 from medglip.shelf import shelf
 from medglip.store.schema import SCHEMA_VERSION, SCHEMAS
 
@@ -43,6 +48,16 @@ COLUMNS = {
     "j_mm": "Pitch of the rows; null if unknown.", "i_mm": "Pitch of the columns; null if unknown.",
     "reason": "Short code, the same for the same cause.", "detail": "What was found, what is allowed, what to do.",
 }  # fmt: skip
+# What a converter makes regions or texts of.
+KINDS = {
+    "binary_volumes": "masks in 3-D", "box_json": "boxes, polygons", "box_table": "boxes", "coco": "boxes, masks",
+    "dicom_images": "boxes", "dicom_masks": "masks in 3-D", "dicom_rtstruct": "contours", "dicom_seg": "masks in 3-D",
+    "key_slices": "boxes", "label_volumes": "masks in 3-D", "lidc_xml": "contours", "mask_images": "masks",
+    "npy_stacks": "masks", "polygons_xml": "polygons", "qa_json": "questions", "rle_table": "masks", "slice_boxes": "boxes",
+    "text_table": "texts", "voc": "boxes", "yolo": "boxes, polygons",
+}  # fmt: skip
+# Modules whose options several converters take.
+SHARED = ("volumes", "volume_tables", "label_map", "tables", "images", "lists", "readers")
 
 
 def schema_page() -> str:
@@ -85,6 +100,119 @@ def files_page() -> str:
         lines += [f"## {folder}/", "", "| file | what |", "| --- | --- |"]
         lines += [f"| `{path.relative_to(ROOT / folder)}` | {said} |" for path, said in rows] + [""]
     return "\n".join(lines)
+
+
+def sources_page() -> str:
+    """The page of the sources, in Markdown: a table a modality, then a section each with traps and lineage."""
+    sources = [load_source(name) for name in source_names()]
+    groups: dict[str, list[Source]] = {}
+    for source in sorted(sources, key=lambda one: (len(one.modalities) > 1, one.modalities[0])):
+        groups.setdefault(source.modalities[0] if len(source.modalities) == 1 else "several modalities", []).append(source)
+    lines = [
+        "# The sources", "",
+        f"{len(sources)} sources, made from `datasets/*.toml` by `scripts/docs`; do not edit. `medglip sources NAME` shows one"
+        " with its layout and labels, [converters.md](converters.md) the formats,"
+        " [the guide](../guide/add-a-source.md) how to add one.", "",
+        "*Expected* is what the publisher counts. *Checked on*: `real sample` means that a test converts files of the published"
+        " set where it finds them ([real-files.md](real-files.md)); `generated fixture` means that tests convert only files"
+        " generated in its layout, so read its first conversion with care. The terms of a licence are those of its page,"
+        " whatever stands here.", "",
+    ]  # fmt: skip
+    for group, members in groups.items():
+        lines += [f"## {group}", "", "| source | kind | licence | access | converter | expected | checked on |",
+                  "| --- | --- | --- | --- | --- | --- | --- |", *map(_source_row, members), ""]  # fmt: skip
+    lines += ["## Traps and lineage", ""]
+    for source in sources:
+        lines += _source_section(source)
+    return "\n".join(lines)
+
+
+def _source_row(source: Source) -> str:
+    used = list(dict.fromkeys(part.converter for part in source.parts))
+    kinds = list(dict.fromkeys(kind for one in used for kind in KINDS.get(one, one.replace("_", " ")).split(", ")))
+    made = "" if source.annotation == "human" else f" ({source.annotation})"
+    cells = (f"[{source.name}](#{source.name})", ", ".join(kinds) + made, source.licence, source.access,
+             ", ".join(f"[{one}](converters.md#{one})" for one in used),
+             ", ".join(f"{count} {what}" for what, count in source.expected.items()), _checked_on(source.name))  # fmt: skip
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _source_section(source: Source) -> Iterator[str]:
+    yield f"### {source.name}"
+    yield ""
+    title = source.title.rstrip(".")
+    yield _cell(f"{title}. [Page]({source.page})." if source.page else f"{title}.")
+    yield ""
+    if source.lineage:
+        yield f"- Shares images with {', '.join(f'[{one}](#{one})' for one in source.lineage)}."
+    yield from (f"- {_cell(trap)}" for trap in source.known_defects)
+    if source.lineage or source.known_defects:
+        yield ""
+
+
+def _checked_on(name: str) -> str:
+    """``real sample`` where the page of real files has a folder of that name, else whether a test names the source."""
+    files = FOLDER / "real-files.md"
+    folder = re.escape(name.replace("_", "-"))
+    if files.is_file() and re.search(rf"^\| {folder}[ /]", files.read_text("utf-8"), re.MULTILINE):
+        return "real sample"
+    return "generated fixture" if name in _named_in_tests() else "nothing yet"
+
+
+@cache
+def _named_in_tests() -> frozenset[str]:
+    """Words in quotes in the tests."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    return frozenset(word for text in texts for word in re.findall(r"[\"']([a-z0-9_]+)[\"']", text))
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def converters_page() -> str:
+    """The page of the converters, in Markdown: their own words, their options, the sources that use them."""
+    used: dict[str, list[str]] = {}
+    for name in source_names():
+        for converter in dict.fromkeys(part.converter for part in load_source(name).parts):
+            used.setdefault(converter, []).append(name)
+    lines = ["# The converters", "", "One file a format in `converters/`; made from their words by `scripts/docs`.",
+             "A source names one in each `[[part]]`, roles in `[part.files]`, options in `[part.options]`.", ""]  # fmt: skip
+    for path in sorted((ROOT / "converters").glob("[a-z]*.py")):
+        module = importlib.import_module(f"medglip.converters.{path.stem}")
+        sources = ", ".join(f"[{name}](sources.md#{name})" for name in used.get(path.stem, ()))
+        roles, options = (", ".join(f"`{name}`" for name in names) for names in (module.ROLES, module.OPTIONS))
+        lines += [f"## {path.stem}", "", *_markdown(module.__doc__ or "")]
+        lines += [f"All roles: {roles}. All options: {options}.", "", f"Sources: {sources or 'none yet'}.", ""]
+    lines += ["## What converters share", ""]
+    for name in SHARED:
+        module = importlib.import_module(f"medglip.curate.{name}")
+        lines += [f"### medglip.curate.{name}", "", *_markdown(module.__doc__ or "")]
+    return "\n".join(lines)
+
+
+def _markdown(words: str) -> Iterator[str]:
+    """A docstring as Markdown: literal blocks are fenced, names are code."""
+    code = False
+    for block in textwrap.dedent(words).strip().split("\n\n"):
+        if code:
+            yield from ("```toml", *textwrap.dedent(block).splitlines(), "```", "")
+        else:
+            text = block.replace("``", "`").replace("::", ":") if block.endswith("::") else block.replace("``", "`")
+            yield from (*re.sub(r"(?m)^(.*):\n- ", r"\1:\n\n- ", text).splitlines(), "")
+        code = not code and block.endswith("::")
+
+
+def reasons_page() -> str:
+    """The page of reasons and flags, in Markdown."""
+    lines = ["# Reasons and flags", "", "Made from `medglip/records/reasons.py` by `scripts/docs`; do not edit.", "",
+             "## Reasons", "", "Why a file, a case or a mark was not converted: column `reason` of the table `rejects`.",
+             "Nothing is dropped without one. What stands after a colon is its detail.", "",
+             "| reason | what it means |", "| --- | --- |"]  # fmt: skip
+    lines += [f"| `{code}` | {_cell(text)} |" for code, text in REASONS.items()]
+    lines += ["", "## Flags", "", "What to know of an image, a volume or a region that was converted: column `flags`.", "",
+              "| flag | what it means |", "| --- | --- |"]  # fmt: skip
+    return "\n".join([*lines, *(f"| `{flag}` | {_cell(text)} |" for flag, text in FLAGS.items()), ""])
 
 
 def _said(path: Path) -> str:
@@ -165,7 +293,9 @@ def _option(parameter: Any) -> str:
 
 def pages() -> dict[Path, str]:
     """All pages by path."""
-    return {FOLDER / "schema.md": schema_page(), FOLDER / "cli.md": cli_page(), FOLDER / "files.md": files_page()}
+    made = {"schema": schema_page, "cli": cli_page, "files": files_page, "sources": sources_page,
+            "converters": converters_page, "reasons": reasons_page}  # fmt: skip
+    return {FOLDER / f"{name}.md": page() for name, page in made.items()}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Exit codes: 0 all done; 1 an error of the program; 2 wrong use or input; 3 done 
 """
 
 # The order is that of the commands in --help.
-from medglip.cli import sources, looking, converting, labels, datasets, splitting, arranging, exporting, models  # isort: skip
+from medglip.cli import sources, looking, converting, private, labels, datasets, splitting, arranging, exporting, models  # isort: skip
 from medglip.cli.frame import app, main
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "looking",
     "main",
     "models",
+    "private",
     "sources",
     "splitting",
 ]

@@ -1,11 +1,12 @@
-"""Commands about a dataset on disk: validate, stats, preview."""
+"""Commands about datasets on disk: validate, stats, quality, diff, preview."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medglip.cli.frame import Dataset, Json, app, err, out, print_json, print_table
+from medglip.cli.frame import PART_DONE, Dataset, Json, app, err, out, print_json, print_table
 
 # Tables of `medglip stats` with a row for each label, bin or pair: in --json, too long for a terminal.
 _LONG = ("label_counts", "box_sizes", "positions")
@@ -69,6 +70,49 @@ def stats(dataset: Dataset, as_json: Json = False) -> None:
         if len(rows) < len(frame):
             title += f" ({len(rows)} of {len(frame)}; --json has all)"
         print_table(title, list(frame.columns), rows.itertuples(index=False))
+
+
+@app.command()
+def quality(dataset: Dataset, as_json: Json = False) -> None:
+    """Write DATASET/quality.html: what each conversion took in and gave, what it refused and why, flags, licences.
+
+    Example: medglip quality busi/
+    """
+    from medglip.store import open as open_dataset
+    from medglip.store.pages.quality import quality as facts
+    from medglip.store.pages.quality import write_quality
+
+    opened = open_dataset(dataset)
+    if as_json:
+        print_json(facts(opened))
+    else:
+        typer.echo(write_quality(opened))
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="A", help="Folder of a dataset.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Folder of another, such as a later conversion.")],
+    as_json: Json = False,
+) -> None:
+    """What differs between two datasets: sources, images, regions, texts, splits, rejects; exit 3 where something does.
+
+    Example: medglip diff busi-v1/ busi-v2/
+    """
+    from medglip.store import open as open_dataset
+    from medglip.store.diff import diff as difference
+
+    tables = difference(open_dataset(before), open_dataset(after))
+    found = {name: frame for name, frame in tables.items() if not frame.empty}
+    if as_json:
+        print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
+    else:
+        for name, frame in found.items():
+            print_table(name.replace("_", " "), list(frame.columns), frame.itertuples(index=False))
+        if not found:
+            typer.echo(f"{before} and {after} hold the same.")
+    if found:
+        raise typer.Exit(PART_DONE)
 
 
 @app.command()

@@ -26,21 +26,29 @@ def export(
     min_side: Annotated[float, typer.Option(help="Leave out regions with a shorter side, in pixels.")] = 0.0,
     min_area: Annotated[float, typer.Option(help="Leave out regions with fewer pixels.")] = 0.0,
     polygons: Annotated[bool, typer.Option("--polygons", help="yolo: outlines (lossy) instead of boxes.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="To be given to everybody: refuse what must not be.")] = False,
+    flagged: Annotated[str, typer.Option(help="Images with burned_in_risk or face_risk: keep or leave-out.")] = "",
     as_json: Json = False,
 ) -> None:
     """Write a dataset, or a part of it, in another format, with the licences of its sources.
 
     Example: medglip export busi/ busi_coco/ --to coco --split train
     """
-    from medglip.exports import Choice
+    from medglip.errors import InputError
+    from medglip.exports import Choice, Public
     from medglip.exports import export as export_dataset
+    from medglip.exports.public import RISKS
     from medglip.progress import bar
     from medglip.store import open as open_dataset
 
     opened = open_dataset(dataset)
-    choice = Choice(split, min_side, min_area)
+    if flagged not in ("", "keep", "leave-out"):
+        raise InputError(f"Export --flagged: found {flagged!r}; allowed: keep, leave-out.")
+    choice = Choice(split, min_side, min_area, RISKS if flagged == "leave-out" else ())
+    given = Public(flagged == "keep", lambda notice: err.print(notice, markup=False)) if public else None
     with bar(err) as progress:
-        counts = export_dataset(opened, folder, to, choice=choice, on_image=progress.step(to), polygons=polygons)
+        step = progress.step(to)
+        counts = export_dataset(opened, folder, to, choice=choice, on_image=step, polygons=polygons, public=given)
     _say({"format": to, "out": str(folder), **counts}, as_json)
 
 

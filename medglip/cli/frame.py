@@ -60,11 +60,15 @@ def print_table(title: str, columns: list[str], rows: Iterable[Sequence[Any]]) -
 
 
 def describe_anew(dataset: Path) -> None:
-    """Write ``croissant.json`` in a dataset that was changed: it names the files with their hashes."""
+    """Write ``croissant.json``, which names the files with their hashes, and ``quality.html`` in a dataset that was changed."""
     from medglip.exports.croissant import describe
     from medglip.store import open as open_dataset
+    from medglip.store.pages.quality import write_quality
 
-    describe(open_dataset(dataset))
+    opened = open_dataset(dataset)
+    describe(opened)
+    if opened.place.local is not None:
+        write_quality(opened)
 
 
 @app.callback(invoke_without_command=True)

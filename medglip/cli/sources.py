@@ -1,12 +1,11 @@
 """Commands that need no files of yours: demo, phantom, sources."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from medglip.cli.frame import Json, app, err, out, print_json
+from medglip.cli.frame import Json, app, err, out, print_json, print_table
 
 
 @app.command()
@@ -47,25 +46,75 @@ def phantom(
 
 @app.command()
 def sources(
-    name: Annotated[str | None, typer.Argument(help="Show this one; default: list all.")] = None, as_json: Json = False
+    name: Annotated[str | None, typer.Argument(help="Show this one; default: list all.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Only those with images of this modality: ct, mr, xray, ...")] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Only those whose name, title or labels hold a word.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """List the known sources, or show one: layout, licence, labels, traps.
+    """List the known sources by modality, or show one: layout, licence, labels, traps.
 
-    Example: medglip sources us_busi
+    Example: medglip sources --modality ultrasound
     """
     from medglip.curate import load_source, source_names
-    from medglip.curate.describe import source_facts
+    from medglip.curate.describe import facts_found, source_facts
 
-    facts = [source_facts(load_source(found)) for found in ([name] if name else source_names())]
+    known = (load_source(found) for found in ([name] if name else source_names()))
+    facts = facts_found([source_facts(source) for source in known], modality, search)
     if as_json:
-        print_json(facts[0] if name else facts)
-    elif name:
-        for key, value in facts[0].items():
-            out.print(f"[bold]{key}[/]: {value}" if not isinstance(value, list) else f"[bold]{key}[/]:")
-            for line in value if isinstance(value, list) else ():
-                out.print(f"  {line}", markup=False, highlight=False)
+        print_json(facts[0] if name and facts else facts)
+    elif name and facts:
+        _print_source(facts[0])
     else:
-        table = Table("name", "modality", "licence", "title")
-        for fact in facts:
-            table.add_row(fact["name"], fact["modalities"], fact["licence"], fact["title"])
-        out.print(table)
+        _print_sources(facts)
+
+
+def _print_source(facts: dict[str, Any]) -> None:
+    for key, value in facts.items():
+        if value:
+            out.print(f"[bold]{key}[/]:", end=" " if isinstance(value, str) else "\n")
+            for line in [value] if isinstance(value, str) else [f"  {line}" for line in value]:
+                out.print(line, markup=False, highlight=False)
+
+
+def _print_sources(facts: list[dict[str, Any]]) -> None:
+    """A table a modality; sources with several stand in the last one."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for fact in sorted(facts, key=lambda fact: ("," in fact["modalities"], fact["modalities"].partition(",")[0])):
+        groups.setdefault("several modalities" if "," in fact["modalities"] else fact["modalities"], []).append(fact)
+    for group, rows in groups.items():
+        # Terms that are no SPDX id are long; the single view has all of them.
+        shown = [(row["name"], row["access"], row["licence"].partition(";")[0], row["title"]) for row in rows]
+        print_table(f"{group} ({len(rows)})", ["name", "access", "licence", "title"], shown)
+    err.print(f"{len(facts)} sources; `medglip sources NAME` shows one, `--modality` and `--search` find some.", markup=False)
+
+
+@app.command("new-source")
+def new_source(
+    name: Annotated[str, typer.Argument(help="Name of the source: lower-case letters, digits and _.")],
+    folder: Annotated[Path | None, typer.Argument(metavar="[INPUT]", help="Its files: what they show is filled in.")] = None,
+    converter: Annotated[str | None, typer.Option(help="A file of converters/; default: what the files look like.")] = None,
+    modality: Annotated[str | None, typer.Option(help="ct, mr, xray, ...; default: what the files say.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Where to write it; default: NAME.toml here.")] = None,
+) -> None:
+    """Write a commented TOML to start a source of your own from: layout, converter and raw labels are guessed from its files.
+
+    Example: medglip new-source my_polyps ~/polyps --modality endoscopy
+    """
+    from medglip.curate.sketching import sketch
+    from medglip.errors import InputError
+
+    path = to or Path(f"{name}.toml")
+    text, todo = sketch(name, folder, converter=converter, modality=modality)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{str(path)!r} is there already; move it away, or choose another place with --to.") from None
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
+    typer.echo(str(path))
+    for line in todo:
+        err.print(f"to do: {line}", markup=False)
+    err.print(f"Then: medglip convert {path} {folder or 'INPUT'} DATASET --limit 5", markup=False)

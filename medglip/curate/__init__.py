@@ -1,7 +1,7 @@
 """From a source's files to a dataset: sources (TOML), layouts, cases and the engine that runs converters over them."""
 
-from medglip.curate.engine import Conversion, convert
+from medglip.curate.engine import Conversion, Input, convert
 from medglip.curate.grammar import load_source, source_names
 from medglip.curate.source import Part, Source
 
-__all__ = ["Conversion", "Part", "Source", "convert", "load_source", "source_names"]
+__all__ = ["Conversion", "Input", "Part", "Source", "convert", "load_source", "source_names"]

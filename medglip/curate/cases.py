@@ -10,22 +10,21 @@ rejects and goes on. It yields a ``Reject`` where one item of the case cannot.
 """
 
 import hashlib
-import hmac
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cc3d
 import numpy as np
 
+from medglip.curate.allowed import allowed_detail, capped_age, says_head
+from medglip.curate.keys import keyed
 from medglip.curate.layout import find, listed, without_ending
-from medglip.curate.source import Named, Part
-from medglip.errors import MedglipError, RecordError
+from medglip.curate.private import check_templates, shows_a_face
+from medglip.curate.source import Part
+from medglip.errors import MedglipError
 from medglip.imaging.intensity import display
 from medglip.records import (
-    Box,
     ImageRecord,
     Intensity,
     Keys,
@@ -33,21 +32,12 @@ from medglip.records import (
     Picture,
     Region,
     Reject,
-    Rle,
     Text,
     axes_of_rle,
-    box_of_mask,
     label_tree,
-    rle_of_crop,
-    rle_of_mask,
 )  # fmt: skip
 from medglip.records.phrases import phrased
 from medglip.store import perceptual_hash, pixel_sha256
-
-# Smallest region that is not flagged: 100 px, or 4 px on the short side (medical-data rules; nothing is dropped).
-TINY_AREA, TINY_SIDE = 100, 4
-# Components of at most this many pixels beside a larger one are traces of resampling or compression.
-SPECKLE = 3
 
 
 class Refused(MedglipError):
@@ -156,87 +146,6 @@ def _by_shared_fields(mains: list, found: list) -> tuple[list[str], dict[tuple[s
     return names, table
 
 
-def regions_of_mask(
-    part: Part, named: Named, mask: np.ndarray, instance: str | None = None, *, apart: bool = False
-) -> list[Region]:
-    """The regions of one label in one image.
-
-    A countable label (lesion, nucleus, polyp) gives one region a connected component (8 neighbours), any other one region
-    for all its pixels. Specks of at most 3 px beside a larger component are left out.
-
-    Args:
-        part: Where it is from.
-        named: The label.
-        mask: (H, W), non-zero inside.
-        instance: 3-D object that the mask is a cut of; then it is one region whatever its components.
-        apart: True splits any label: paired organs in a source that does not tell the sides.
-
-    Returns:
-        Regions from top to bottom; none for an empty mask.
-    """
-    if not mask.any():
-        return []
-    components = cc3d.connected_components(np.ascontiguousarray(mask != 0).astype(np.uint8), connectivity=8)
-    sizes = np.bincount(components.ravel())[1:]
-    kept = np.flatnonzero(sizes > SPECKLE) + 1 if sizes.max() > SPECKLE else np.arange(1, len(sizes) + 1)
-    if instance is not None or not (apart or label_tree()[named.label].countable):
-        merged = ("merged",) if len(kept) > 1 else ()
-        return [region_of_mask(part, named, np.isin(components, kept), instance, merged)]
-    windows = cc3d.statistics(components)["bounding_boxes"]  # nuclei and exudates come in thousands: look at each alone
-    regions = []
-    for number in kept:
-        rows, columns, *_ = windows[number]
-        crop = components[rows, columns] == number
-        box = float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)
-        rle = rle_of_crop(crop, (int(columns.start), int(rows.start)), mask.shape)
-        regions.append(region_of_box(part, named, box, mask.shape, rle))
-    return regions
-
-
-def region_of_mask(
-    part: Part, named: Named, mask: np.ndarray, instance: str | None = None, flags: tuple[str, ...] = ()
-) -> Region:
-    """One region from one non-empty mask (H, W)."""
-    box = box_of_mask(mask)
-    if box is None:
-        raise RecordError(f"A mask of {named.concept!r} is empty; a region needs at least one pixel.")
-    return region_of_box(part, named, box, mask.shape, rle_of_mask(mask), flags, instance)
-
-
-def region_of_box(
-    part: Part, named: Named, box_xyxy: Box, size_hw: Sequence[int], rle: Rle | None = None,
-    flags: tuple[str, ...] = (), instance: str | None = None,
-) -> Region:  # fmt: skip
-    """One region from a half-open pixel box, with the flags that its size and place deserve."""
-    x0, y0, x1, y1 = box_xyxy
-    area = rle.area if rle else (x1 - x0) * (y1 - y0)
-    if area < TINY_AREA or min(x1 - x0, y1 - y0) < TINY_SIDE:
-        flags = (*flags, "tiny")
-    if x0 <= 0 or y0 <= 0 or x1 >= size_hw[1] or y1 >= size_hw[0]:
-        flags = (*flags, "touches_border")
-    return Region(label=named.label, box_xyxy=box_xyxy, mask=rle, laterality=named.laterality, instance=instance,
-                  provenance=part.annotation, flags=flags)  # fmt: skip
-
-
-def clipped_box(box_xyxy: Sequence[float], size_hw: Sequence[int]) -> Box:
-    """The box inside the image.
-
-    Raises:
-        Refused: it is not finite, empty, or passes the border by more than 1 px or 1 % of the image.
-    """
-    height, width = size_hw
-    x0, y0, x1, y1 = (float(value) for value in box_xyxy)
-    slack_x, slack_y = max(1.0, 0.01 * width), max(1.0, 0.01 * height)
-    if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= x0 or y1 <= y0:
-        raise Refused("bad_box", f"The box {(x0, y0, x1, y1)} is empty or not finite; x0 < x1 and y0 < y1 are needed.")
-    if x0 < -slack_x or y0 < -slack_y or x1 > width + slack_x or y1 > height + slack_y:
-        raise Refused("box_out_of_image", f"The box {(x0, y0, x1, y1)} leaves its image of {width} x {height} pixels.")
-    box = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise Refused("box_out_of_image", f"The box {(x0, y0, x1, y1)} lies outside {width} x {height} pixels.")
-    return box
-
-
 def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region], shot: Shot = Shot()) -> Picture:
     """Pixels and regions with all that the source and the converter know of them.
 
@@ -247,6 +156,7 @@ def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region
         regions: In pixels of the stored image; phrases and ids are added here.
         shot: What else the converter knows.
     """
+    check_templates(part)
     sha = pixel_sha256(pixels)
     file = shot.file or case.files.get("image", next(iter(case.files.values()), ("",)))[0]
     meaning = replace(shot.intensity, unit="rgb") if pixels.ndim == 3 else shot.intensity
@@ -260,9 +170,8 @@ def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region
     trusted = None if "spacing_uncalibrated" in shot.flags else spacing
     measured = [_with_axes(region, trusted) for region in regions]
     texts = tuple(Text(text, "finding") for text in [_filled(part.text, case)] if text)
-    identity = "|".join(map(str, (part.source, part.name, case.key, file, shot.frame, shot.axis, shot.slice, sha)))
     record = ImageRecord(
-        id=hashlib.sha1(identity.encode()).hexdigest()[:16],
+        id=_id(part, (case.key, file, shot.frame, shot.axis, shot.slice, sha)),
         sha256=sha,
         perceptual_hash=perceptual_hash(display(pixels, meaning)),  # so that a copy saved as it was shown is found
         width=pixels.shape[1],
@@ -270,7 +179,8 @@ def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region
         channels=1 if pixels.ndim == 2 else pixels.shape[2],
         bits=8 * pixels.dtype.itemsize,
         modality=part.modality,
-        modality_detail={name: _filled(text, case) or "" for name, text in part.detail.items()} | shot.detail,
+        modality_detail={name: capped_age(name, _filled(text, case) or "") for name, text in part.detail.items()}
+        | _detail(part, shot),
         body_region=_body_region(regions, searched),
         origin=Origin(part.source, file, case.key, shot.frame, shot.axis, shot.slice),
         licence=part.licence,
@@ -286,14 +196,35 @@ def picture(part: Part, case: Case, pixels: np.ndarray, regions: Sequence[Region
         absent=absent_concepts(regions, searched),
         exhaustive=tuple(searched),
         texts=texts + shot.texts,
-        flags=shot.flags,
+        flags=_with_face_risk(part, shot, regions),
     )
     return Picture(phrased(record, tree), pixels)
 
 
+def _id(part: Part, facts: Sequence[object]) -> str:
+    """Id of an image, 16 hex digits; of a private source a keyed hash, so that nobody can try names of files."""
+    identity = "|".join(map(str, (part.source, part.name, *facts)))
+    if not part.public_names:
+        return keyed(part.source, f"image|{identity}") or ""
+    return hashlib.sha1(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _detail(part: Part, shot: Shot) -> dict[str, str]:
+    """What the header says of the acquisition; of a private source only words that the standard knows."""
+    return dict(shot.detail) if part.public_names else allowed_detail(shot.detail)
+
+
+def _with_face_risk(part: Part, shot: Shot, regions: Sequence[Region]) -> tuple[str, ...]:
+    """The flags, with ``face_risk`` for planes of a head in 3-D: a face can be made from them."""
+    if "face_risk" in shot.flags or (shot.axis is None and shot.affine_px_to_mm is None):
+        return shot.flags
+    said = part.modality in ("ct", "mr", "pet") and says_head(shot.detail.get("body_part", ""))
+    return (*shot.flags, "face_risk") if said or shows_a_face(part, [region.label for region in regions]) else shot.flags
+
+
 def _with_axes(region: Region, spacing_mm: tuple[float, float] | None) -> Region:
     """The region with its long and short axis, where it has a mask and the spacing can be trusted."""
-    axes = axes_of_rle(region.mask, spacing_mm) if region.mask else None
+    axes = axes_of_rle(region.mask, spacing_mm) if region.mask and region.long_axis_mm is None else None
     return replace(region, long_axis_mm=axes[0], short_axis_mm=axes[1]) if axes else region
 
 
@@ -311,14 +242,6 @@ def hash_split(group: str) -> str:
     """
     share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:4], "big") / 2**32
     return "train" if share < 0.8 else "val" if share < 0.9 else "test"
-
-
-def keyed(source: str, raw: str | None) -> str | None:
-    """Keyed hash of an id, 16 hex digits. The key is the environment's MEDGLIP_KEY; set your own for private patients."""
-    if not raw:
-        return None
-    key = os.environ.get("MEDGLIP_KEY", "medglip public data").encode()
-    return hmac.new(key, f"{source}|{raw}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _filled(template: str | None, case: Case) -> str | None:

@@ -1,9 +1,11 @@
 """What a source is, in words for a curator: layout, licence, labels, traps. Reads no data."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from medglip.curate.source import Source
-from medglip.records import label_tree
+from medglip.errors import InputError
+from medglip.records import MODALITIES, label_tree
 
 
 def source_facts(source: Source) -> dict[str, Any]:
@@ -39,3 +41,24 @@ def source_facts(source: Source) -> dict[str, Any]:
         "shares images with": list(source.lineage),
         "expected": [f"{count} {what}" for what, count in source.expected.items()],
     }
+
+
+def facts_found(facts: Sequence[dict[str, Any]], modality: str | None = None, word: str | None = None) -> list[dict[str, Any]]:
+    """Those of some sources that have images of a modality, and a word in name, title or labels.
+
+    Args:
+        facts: As ``source_facts`` gives them.
+        modality: One of ``medglip.records.MODALITIES``; None: any.
+        word: Upper and lower case alike; None: any.
+
+    Raises:
+        InputError: the modality is not known.
+    """
+    if modality is not None and modality not in MODALITIES:
+        raise InputError(f"Modality: found {modality!r}; allowed: {', '.join(MODALITIES)}.")
+    wanted = (word or "").casefold()
+    return [
+        fact for fact in facts
+        if (modality is None or modality in fact["modalities"].split(", "))
+        and any(wanted in text.casefold() for text in (fact["name"], fact["title"], *fact["labels"]))
+    ]  # fmt: skip

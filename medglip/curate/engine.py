@@ -1,37 +1,37 @@
 """Converts a source's files into a dataset: finds the cases, runs the converter over them, writes part after part.
 
-Cases are taken in the order of their keys and written in parts of fixed size; each part is committed before the next
-begins. So a run that was ended goes on where it stopped, and gives the same bytes as an undisturbed one with any number
-of workers. Knows nothing of formats.
+Cases are taken in the order of their keys and written in parts that follow from the input alone; each part is committed
+before the next begins. So a run that was ended goes on where it stopped, and gives the same bytes as an undisturbed one
+with any number of workers, on any engine, and in any number of shards. Knows nothing of formats.
 """
 
-import hashlib
-import importlib
+import re
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
 
 from medglip import store
-from medglip.curate.cases import Case, Refused
 from medglip.curate.grammar import load_source
+from medglip.curate.keys import check_same_key, key_facts
+from medglip.curate.plan import Measured, Shard, cases_done, is_changed, listed_rejects, made_plan, measured
+from medglip.curate.pools import outcomes_here, outcomes_in_processes
+from medglip.curate.private import hidden
 from medglip.curate.source import Part, Source
-from medglip.errors import DatasetError, InputError, MedglipError, SourceError
-from medglip.records import Picture, Reject, VolumeRecord
+from medglip.curate.tasks import Outcome, Task, found_of_parts, found_tasks, load_converter, run
+from medglip.errors import InputError
+from medglip.records import Reject, VolumeRecord
+from medglip.store.commit import staging
 from medglip.store.manifest import NAME
 from medglip.store.place import Place
+from medglip.store.prepared import Prepared
+from medglip.store.settle import settle
 
-# Cases a part: what an interrupted run loses at most.
-CASES_PER_PART = 256
-# Tasks waiting a worker: enough that none is idle, few enough that memory stays bounded.
-WINDOW = 4
+__all__ = ["Conversion", "Input", "Task", "convert", "found_tasks", "load_converter", "run"]
 
-Item = Picture | VolumeRecord | Reject
+_ADDRESS = re.compile(r"[a-z]+://\S+")
 
 
 @dataclass(slots=True)
@@ -40,13 +40,16 @@ class Conversion:
 
     Attributes:
         source: Name of the source.
-        cases: Cases found in the input.
+        cases: Cases found in the input; of a shard, those of its parts.
         skipped: Of these, already in the dataset.
         done: Of these, in the dataset or rejected so far.
+        committed: Of these, in the dataset for good: what a run that is ended now has not to do again.
         images: Images written.
         regions: Regions written.
         volumes: Volumes written.
         rejects: Number of rejected items by reason.
+        latest: What was rejected of the last case, with the true names of files.
+        complete: Whether the dataset holds all that the input has, of all shards.
         seconds: Wall time.
     """
 
@@ -54,44 +57,51 @@ class Conversion:
     cases: int = 0
     skipped: int = 0
     done: int = 0
+    committed: int = 0
     images: int = 0
     regions: int = 0
     volumes: int = 0
     rejects: Counter = field(default_factory=Counter)
+    latest: tuple[Reject, ...] = ()
+    complete: bool = False
     seconds: float = 0.0
 
 
+OnCase = Callable[[Conversion], None]
+
+
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One case with the part that says how to read it."""
+class Input:
+    """An input with how it is to be opened; see ``medglip.curate.inputs.opened_input``.
 
-    part: Part
-    case: Case
+    Attributes:
+        given: Path or address.
+        scratch: Folder for what is unpacked or fetched, kept; None for a temporary one.
+        on_step: Called as ``on_step(done, total, note)`` while it is opened.
+    """
 
-    @property
-    def key(self) -> str:
-        """Unique in the source."""
-        return f"{self.part.name}:{self.case.key}"
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when a file of the case is added, removed or of another size."""
-        sizes = [(path, self.case.path(path).stat().st_size) for paths in self.case.files.values() for path in paths]
-        return hashlib.sha1(repr(sorted(sizes)).encode()).hexdigest()[:16]
+    given: str | Path
+    scratch: Path | None = None
+    on_step: Callable[[int, int, str], None] | None = None
 
 
 def convert(
-    source: str | Path | Source, folder: Path, dataset: Path, *, workers: int = 1, limit: int | None = None,
-    on_case: Callable[[Conversion], None] | None = None,
+    source: str | Path | Source, folder: str | Path | Input, dataset: str | Path, *, workers: int = 1,
+    limit: int | None = None, engine: str = "processes", shard: str | None = None, on_case: OnCase | None = None,
 ) -> Conversion:  # fmt: skip
-    """Convert a folder of a source into a dataset, new or added to.
+    """Convert the files of a source into a dataset, new or added to.
 
     Args:
         source: Name in ``datasets/``, path of a TOML, or a loaded source.
-        folder: The source's files; never written to.
+        folder: The source's files: a folder, an archive, a DICOMDIR or an address, as ``curate.inputs.opened_input``
+            takes them; never written to. An ``Input`` also says where to unpack.
         dataset: The dataset; made if it is not there. Cases that it already holds are skipped.
         workers: Processes.
         limit: Convert at most this many cases of each part.
+        engine: ``processes`` of this machine, ``dask`` for a Dask cluster of this machine, or the address of a Dask
+            scheduler (``tcp://host:8786``), whose workers see the input under the same path.
+        shard: ``i/n``: write every n-th part of the dataset, from the i-th on; the n runs, at once or one after the other,
+            give what one run gives.
         on_case: Called after each case with the counts so far.
 
     Returns:
@@ -99,227 +109,140 @@ def convert(
 
     Raises:
         SourceError: the source's description is wrong.
-        InputError: the folder is not there, is empty, or holds nothing of the source.
+        InputError: the input is not there, is empty, or holds nothing of the source; or the engine cannot be used.
         DatasetError: the dataset cannot be added to.
     """
     begin = time.monotonic()
     source = source if isinstance(source, Source) else load_source(source)
-    tasks, rejects = found_tasks(source, Path(folder), limit)
-    done = _cases_done(Path(dataset), source)
-    result = Conversion(source.name, cases=len(tasks))
-    fresh: list[Task] = []
-    for task in tasks:
-        fingerprint, images = done.get(task.key, (None, 0))
-        if fingerprint is None or (fingerprint != task.fingerprint and not images):
-            fresh.append(task)
-        elif fingerprint == task.fingerprint:
-            result.skipped, result.done = result.skipped + 1, result.done + 1
-        else:
-            rejects.append(_changed(task))
-    listed = _listed_rejects(Path(dataset), source) if done else set()
-    rejects = [reject for reject in rejects if (reject.file, reject.reason) not in listed]
-    results = _results(fresh, workers)
-    writer = store.Writer(dataset)
-    for start in range(0, max(len(fresh), 1 if rejects else 0), CASES_PER_PART):
-        batch = fresh[start : start + CASES_PER_PART]
-        _write(writer, source, batch, results, rejects, result, on_case)
-        rejects = []
+    mine = Shard.of_text(shard) if shard else Shard(1, 1)
+    if engine not in ("processes", "dask") and not _ADDRESS.fullmatch(engine):
+        raise InputError(f"Engine: found {engine!r}; allowed: processes, dask, or a scheduler's address (tcp://host:8786).")
+    from medglip.curate.inputs import Lost, beginning, opened_input  # the network's libraries, for those who convert
+
+    lost: list[Lost] = []
+    given = folder if isinstance(folder, Input) else Input(folder)
+    with opened_input(given.given, given.scratch, given.on_step, on_lost=lost.append) as opened:
+        top = beginning(opened, [pattern for part in source.parts for pattern in part.files.values()])
+        tasks, rejects = found_of_parts(source, top, limit)
+        rejects += [(source.parts[0], Reject(source.name, one.file, one.reason, one.detail)) for one in lost]
+        job = _Job(source, Path(dataset), mine, tasks, rejects)
+        result = job.run(engine, workers, on_case)
     result.seconds = time.monotonic() - begin
     return result
 
 
-def found_tasks(source: Source, folder: Path, limit: int | None = None) -> tuple[list[Task], list[Reject]]:
-    """Every case of a source in a folder, ordered by key, and the files that belong to none.
+class _Job:
+    """One run over the cases of a source: what is to be done, and the writing of it."""
 
-    Raises:
-        InputError: the folder holds nothing of the source.
-        Refused: a file that all its cases need cannot be used.
-    """
-    tasks: dict[str, Task] = {}
-    rejects: list[Reject] = []
-    failures: list[MedglipError] = []
-    for part in source.parts:
-        converter = load_converter(part)
-        mine: list[Task] = []
-        try:
-            entries = list(converter.cases(part, folder))
-        except (
-            InputError,
-            Refused,
-        ) as error:  # its table lacks a column, say; the other parts can be read all the same
-            failures.append(error)
-            reason = error.reason if isinstance(error, Refused) else "unreadable_file"
-            rejects.append(Reject(source.name, "", reason, str(error), part.name))
-            continue
-        for entry in entries:
-            if isinstance(entry, Reject):
-                rejects.append(entry)
-            elif limit is None or len(mine) < limit:
-                mine.append(Task(part, entry))
-        for task in mine:
-            if task.key in tasks:
-                raise SourceError(f"datasets/{source.name}.toml: two cases have the key {task.key!r}; name the parts.")
-            tasks[task.key] = task
-    if failures and not tasks:
-        raise failures[0]
-    if not tasks:
-        patterns = sorted({pattern for part in source.parts for pattern in part.files.values()})
-        raise InputError(
-            f"Input folder {str(folder)!r} holds nothing of the source {source.name!r}, which looks for"
-            f" {', '.join(map(repr, patterns[:4]))}; give the folder in which these paths begin."
+    def __init__(
+        self, source: Source, dataset: Path, shard: Shard, tasks: Sequence[Task], rejects: Sequence[tuple[Part, Reject]]
+    ) -> None:
+        self.source, self.dataset, self.shard = source, dataset, shard
+        self.writer = store.Writer(dataset)
+        if Place(dataset).exists(NAME):
+            check_same_key(store.open(dataset).manifest["parts"], str(dataset))
+        self.writer.tidy()
+        cases, done = measured(tasks), cases_done(dataset, source)
+        rejects = [*rejects, *((case.task.part, _changed(case.task)) for case in cases if is_changed(case, done))]
+        listed = listed_rejects(dataset, source) if done else set()
+        pairs = [(hidden(part, reject), reject) for part, reject in rejects]
+        pairs = [(stored, true) for stored, true in pairs if (stored.file, stored.reason) not in listed]
+        self.plan = made_plan(source.name, cases, done, [stored for stored, _ in pairs])
+        self.fresh = [number for number in self.plan.fresh if shard.takes(number)]
+        # They go with the first part; where that is there already, the input has changed since, with the next one.
+        first = 0 if 0 in self.plan.fresh or shard.of > 1 else next(iter(self.fresh), 0)
+        if first not in self.fresh:
+            pairs = []
+        self.rejects = {first: [stored for stored, _ in pairs]}
+        self.result = Conversion(source.name, cases=len(cases), latest=tuple(true for _, true in pairs))
+        self.result.rejects.update(stored.reason for stored, _ in pairs)
+        if shard.of > 1:
+            self.result.cases = sum(len(part) for number, part in enumerate(self.plan.parts) if shard.takes(number))
+        self.result.skipped = self.result.cases - sum(len(self.plan.parts[number]) for number in self.fresh)
+        self.result.done = self.result.committed = self.result.skipped
+
+    def run(self, engine: str, workers: int, on_case: OnCase | None) -> Conversion:
+        """Convert and write the parts of this run."""
+        if Place(self.dataset).exists(NAME):
+            for plan in self.plan.finished:  # a run that wrote the last part of it may have been ended just then
+                self._settle(plan)
+        if on_case and self.fresh:
+            on_case(self.result)
+        cases = [case for number in self.fresh for case in self.plan.parts[number]]
+        with closing(_outcomes(cases, engine, workers, self.dataset)) as results:
+            for number in self.fresh:
+                self._write(number, results, on_case)
+                self.result.committed += len(self.plan.parts[number])
+        self._finish()
+        return self.result
+
+    def _write(self, number: int, results: Iterator[Outcome], on_case: OnCase | None) -> None:
+        """Convert the cases of one part and commit it."""
+        result, part = self.result, self.plan.parts[number]
+        volumes: list[VolumeRecord] = []
+        refused = list(self.rejects.get(number, ()))
+        cases: dict[str, tuple[str, int]] = {}
+
+        def pictures() -> Iterator[Prepared]:
+            for case in part:
+                outcome = next(results)
+                volumes.extend(outcome.volumes)
+                refused.extend(outcome.rejects)
+                cases[case.key] = (case.fingerprint, outcome.images)
+                result.images += outcome.images
+                result.regions += outcome.regions
+                result.volumes += len(outcome.volumes)
+                result.done += 1
+                result.rejects.update(reject.reason for reject in outcome.rejects)
+                result.latest = tuple(outcome.said)
+                if outcome.pictures:
+                    yield outcome.pictures
+                if on_case:
+                    on_case(result)
+
+        source = self.source
+        info = {
+            "source": source.name, "title": source.title, "licence": source.licence, "citation": source.citation,
+            "page": source.page, "access": source.access, "lineage": list(source.lineage), "source_digest": source.digest,
+            "expected": source.expected, "matrix": source.matrix, "cases": cases, **key_facts(source),
+        }  # fmt: skip
+        self.writer.write(
+            self.plan.name(number), pictures(), volumes, refused, info, lends=lambda name: self._lends(name, number)
         )
-    return [tasks[key] for key in sorted(tasks)], rejects
+
+    def _lends(self, name: str, to: int) -> bool:
+        """Whether a part of the dataset is there whoever writes: of its own plan, in one run, those before it are."""
+        number = self.plan.number(name)
+        return number is None or (self.shard.of == 1 and number < to)
+
+    def _finish(self) -> None:
+        """Bring the parts of all shards together, where this was the last."""
+        there = set(store.open(self.dataset).manifest["parts"]) if Place(self.dataset).exists(NAME) else set()
+        self.result.complete = there.issuperset(self.plan.names)
+        begun = len(self.fresh) < len(self.plan.parts)  # others wrote parts of it, or an earlier run
+        if self.result.complete and begun and self.plan.parts:
+            self._settle(self.plan.id)
+
+    def _settle(self, plan: str) -> None:
+        first = f"{self.source.name}-{plan}-"
+        settle(self.dataset, sorted(name for name in store.open(self.dataset).manifest["parts"] if name.startswith(first)))
 
 
-def load_converter(part: Part) -> ModuleType:
-    """The converter that a part names, checked to know the part's roles and options.
+def _outcomes(cases: Sequence[Measured], engine: str, workers: int, dataset: Path) -> Generator[Outcome, None, None]:
+    """What each case gave, in order."""
+    if not cases:
+        return
+    if engine != "processes":
+        from medglip.curate.cluster import outcomes_on_dask
 
-    Raises:
-        SourceError: there is no such converter, or it does not know a role or option.
-    """
-    try:
-        converter = importlib.import_module(f"medglip.converters.{part.converter}")
-    except ModuleNotFoundError as error:
-        if error.name != f"medglip.converters.{part.converter}":
-            raise
-        raise SourceError(
-            f"datasets/{part.source}.toml: there is no converter {part.converter!r}; converters/ lists them."
-        ) from error
-    for given, allowed, what in (
-        (part.files, converter.ROLES, "file role"),
-        (part.options, converter.OPTIONS, "option"),
-    ):
-        if extra := sorted(set(given) - set(allowed)):
-            raise SourceError(
-                f"datasets/{part.source}.toml: the converter {part.converter!r} has no {what} {extra[0]!r};"
-                f" allowed: {', '.join(allowed)}."
-            )
-    return converter
-
-
-def _cases_done(dataset: Path, source: Source) -> dict[str, tuple[str, int]]:
-    """Key -> (fingerprint, images written) of the source's cases in the dataset."""
-    if not Place(dataset).exists(NAME):
-        return {}
-    done: dict[str, tuple[str, int]] = {}
-    opened = store.open(dataset)
-    for name, part in opened.manifest["parts"].items():
-        if part["source"] != source.name:
-            continue
-        if part["source_digest"] != source.digest:
-            raise DatasetError(
-                f"Dataset {str(dataset)!r} holds cases of {source.name!r} that were converted by another version of its"
-                " TOML; convert into a new dataset."
-            )
-        done.update({key: (fingerprint, images) for key, (fingerprint, images) in opened.cases(name).items()})
-    return done
-
-
-def _listed_rejects(dataset: Path, source: Source) -> set[tuple[str, str]]:
-    table = store.open(dataset).rejects
-    mine = table[table["dataset"] == source.name]
-    return set(zip(mine["file"], mine["reason"], strict=True))
+        yield from outcomes_on_dask(cases, workers, None if engine == "dask" else engine)
+    elif workers <= 1 or len(cases) < 2:
+        yield from outcomes_here(cases)
+    else:
+        with staging(Place(dataset), "outcomes") as folder:
+            yield from outcomes_in_processes(cases, workers, folder)
 
 
 def _changed(task: Task) -> Reject:
-    return Reject(
-        task.part.source, next(iter(task.case.files.values()))[0], "changed_case",
-        f"Case {task.key!r} is in the dataset already, from files of other sizes; convert into a new dataset.", task.key,
-    )  # fmt: skip
-
-
-def _write(
-    writer: store.Writer, source: Source, batch: Sequence[Task], results: Iterator[list[Item]], rejects: Sequence[Reject],
-    result: Conversion, on_case: Callable[[Conversion], None] | None,
-) -> None:  # fmt: skip
-    """Convert one batch of cases and commit it as a part."""
-    volumes: list[VolumeRecord] = []
-    refused = list(rejects)
-    cases: dict[str, tuple[str, int]] = {}
-    result.rejects.update(reject.reason for reject in rejects)
-    before = result.volumes
-
-    def pictures() -> Iterator[Picture]:
-        for task in batch:
-            items = next(results)
-            images = [item for item in items if isinstance(item, Picture)]
-            volumes.extend(item for item in items if isinstance(item, VolumeRecord))
-            new = [item for item in items if isinstance(item, Reject)]
-            refused.extend(new)
-            cases[task.key] = (task.fingerprint, len(images))
-            result.images += len(images)
-            result.regions += sum(len(image.record.regions) for image in images)
-            result.volumes = len(volumes) + before
-            result.done += 1
-            result.rejects.update(reject.reason for reject in new)
-            yield from images
-            if on_case:
-                on_case(result)
-
-    digest = hashlib.sha1("\n".join(task.key for task in batch).encode()).hexdigest()[:12]
-    info = {
-        "source": source.name, "title": source.title, "licence": source.licence, "citation": source.citation,
-        "page": source.page, "access": source.access, "lineage": list(source.lineage), "source_digest": source.digest,
-        "expected": source.expected, "matrix": source.matrix, "cases": cases,
-    }  # fmt: skip
-    writer.write(f"{source.name}-{digest}", pictures(), volumes, refused, info)
-
-
-def _results(tasks: Sequence[Task], workers: int) -> Iterator[list[Item]]:
-    """What each case gave, in the order of the tasks."""
-    if workers <= 1 or len(tasks) < 2:
-        for task in tasks:
-            yield run(task)
-        return
-    waiting: deque[tuple[Task, Future[list[Item]]]] = deque()
-    upcoming = iter(tasks)
-    pool = _pool(workers)
-    try:
-        while True:
-            while len(waiting) < WINDOW * workers and (coming := next(upcoming, None)) is not None:
-                waiting.append((coming, pool.submit(run, coming)))
-            if not waiting:
-                return
-            task, future = waiting.popleft()
-            try:
-                yield future.result()
-            except BrokenProcessPool:  # a worker was killed: try its case alone, then begin again with the others
-                pool.shutdown(wait=False, cancel_futures=True)
-                yield _alone(task)
-                pool = _pool(workers)
-                waiting = deque((other, pool.submit(run, other)) for other, _ in waiting)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-
-
-def _alone(task: Task) -> list[Item]:
-    """Convert one case in a process of its own, so that a case that kills its process is known by name."""
-    with _pool(1) as pool:
-        try:
-            return pool.submit(run, task).result()
-        except BrokenProcessPool:
-            return [_refusal(task, "killed_process", "Its process was killed, perhaps for memory; try it with fewer workers.")]
-
-
-def run(task: Task) -> list[Item]:
-    """Convert one case; whatever goes wrong with it becomes a Reject."""
-    try:
-        return list(load_converter(task.part).convert(task.part, task.case))
-    except Refused as error:
-        return [_refusal(task, error.reason, str(error))]
-    except SourceError as error:
-        return [_refusal(task, "unknown_label", str(error))]
-    except InputError as error:
-        return [_refusal(task, "unreadable_file", str(error))]
-    except MedglipError as error:
-        return [_refusal(task, "invalid_record", str(error))]
-    except Exception as error:  # one broken file of a thousand must not end the run
-        return [_refusal(task, "failed", f"{type(error).__name__}: {error}")]
-
-
-def _refusal(task: Task, reason: str, detail: str) -> Reject:
-    return Reject(task.part.source, next(iter(task.case.files.values()), ("",))[0], reason, detail, task.key)
+    detail = f"Case {task.key!r} is in the dataset already, from files of other sizes; convert into a new dataset."
+    return task.refusal("changed_case", detail)

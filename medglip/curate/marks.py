@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from medglip.curate.cases import Case, Refused, Shot, picture
+from medglip.curate.cases import Case, Shot, picture
 from medglip.curate.source import Named, Part
 from medglip.curate.tables import filled, texts_of
 from medglip.errors import InputError, MedglipError, SourceError
@@ -68,8 +68,6 @@ class Marks:
 
 def reason_of(error: MedglipError) -> str:
     """The short code under which an error is listed in the rejects."""
-    if isinstance(error, Refused):
-        return error.reason
     if isinstance(error, SourceError):
         return "unknown_label"
-    return "unreadable_file" if isinstance(error, InputError) else "invalid_record"
+    return getattr(error, "reason", "unreadable_file" if isinstance(error, InputError) else "invalid_record")

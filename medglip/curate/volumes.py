@@ -17,8 +17,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from medglip.curate.cases import SPECKLE, Case, Refused, Shot, joined, keyed, picture, regions_of_mask
+from medglip.curate.cases import Case, Refused, Shot, joined, picture
+from medglip.curate.keys import keyed
 from medglip.curate.layout import Found, find, listed
+from medglip.curate.regions import SPECKLE, region_of_cut
 from medglip.curate.source import Named, Part
 from medglip.imaging.components import box_of_voxels, components_of
 from medglip.imaging.dicom import MODALITY_OF
@@ -54,12 +56,14 @@ class Structure:
         box_kji: Half-open voxel box; None where the label has no voxel.
         bits: The mask inside the box, 8 voxels a byte.
         profiles: Voxels in each plane across k, j and i.
+        single: True where it is one object however many pieces it has, because the source numbers its objects.
     """
 
     named: Named
     box_kji: tuple[int, int, int, int, int, int] | None
     bits: np.ndarray
     profiles: tuple[np.ndarray, np.ndarray, np.ndarray]
+    single: bool = False
 
     @property
     def mask(self) -> np.ndarray:
@@ -177,11 +181,14 @@ def pictures_of_volume(
             instance = _instance(f"{volume_id}-{len(instances):03d}", structure.named, inside, box, volume)
             instances.append(instance)
             for cut, index in planes:
-                if (plane := _plane_of(inside, box, volume, cut, index)) is not None:
-                    regions[cut.axis, index] += regions_of_mask(part, structure.named, plane, instance.id)
+                if box[cut.axis] <= index < box[3 + cut.axis]:
+                    crop, corner, size_hw = _cut_of(inside, box, volume, cut, index)
+                    region = region_of_cut(part, structure.named, crop, corner, size_hw, instance.id, cut.spacing_mm(volume))
+                    regions[cut.axis, index] += [region] if region else []
     for cut, index in planes:
         shot = Shot(
-            file=file, axis=cut.axis_name, slice=index, intensity=intensity,
+            file=file, frame=int(case.fields["frame"]) if part.option("frames") else None, axis=cut.axis_name, slice=index,
+            intensity=intensity,
             affine_px_to_mm=cut.affine_px_to_mm(volume, index), spacing_mm=cut.spacing_mm(volume),
             spacing_source=_spacing_source(volume, cut), patient=volume.patient, study=volume.study, series=volume.series,
             detail=volume.detail | ({"plane": cut.plane} if cut.plane else {}), searched=tuple(searched),
@@ -222,7 +229,7 @@ def _objects(structure: Structure) -> Iterator[tuple[np.ndarray, tuple[int, int,
     if structure.box_kji is None:
         return
     mask = structure.mask
-    if not label_tree()[structure.named.label].countable:
+    if structure.single or not label_tree()[structure.named.label].countable:
         yield mask, structure.box_kji
         return
     numbers, found = components_of(mask)
@@ -242,16 +249,15 @@ def _instance(key: str, named: Named, inside: np.ndarray, box: tuple[int, ...], 
     return Instance(key, named.label, named.laterality, box, size, voxels, box_mm)  # type: ignore[arg-type]
 
 
-def _plane_of(inside: np.ndarray, box: tuple[int, ...], volume: Volume, cut: Cut, index: int) -> np.ndarray | None:
-    """The mask of an object in one plane, (H, W) in display order; None where the plane does not meet it."""
-    start, stop = box[:3], box[3:]
-    if not start[cut.axis] <= index < stop[cut.axis]:
-        return None
-    across = [axis for axis in range(3) if axis != cut.axis]
-    plane = np.zeros([volume.shape_kji[axis] for axis in across], dtype=bool)
-    window = tuple(slice(start[axis], stop[axis]) for axis in across)
-    plane[window] = inside.take(index - start[cut.axis], axis=cut.axis)
-    return cut.turned(plane)
+def _cut_of(
+    inside: np.ndarray, box: tuple[int, ...], volume: Volume, cut: Cut, index: int
+) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+    """The window (h, w) of an object in a plane that meets it, in display order; its corner (x, y); the plane's (H, W)."""
+    crop = cut.turned(inside.take(index - box[cut.axis], axis=cut.axis))
+    height, width = volume.shape_kji[cut.row_axis], volume.shape_kji[cut.column_axis]
+    y = height - box[3 + cut.row_axis] if cut.flip_rows else box[cut.row_axis]
+    x = width - box[3 + cut.column_axis] if cut.flip_columns else box[cut.column_axis]
+    return crop, (x, y), (height, width)
 
 
 def _spacing_source(volume: Volume, cut: Cut) -> str | None:

@@ -7,16 +7,18 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medglip.errors import InputError
 from medglip.exports.chosen import Choice, OnImage
+from medglip.exports.public import Public, public_notices
 from medglip.store.read import Dataset
 
-__all__ = ["FORMATS", "Choice", "OnImage", "export"]
+__all__ = ["FORMATS", "Choice", "OnImage", "Public", "export"]
 
 FORMATS = ("coco", "odvg", "mdetr", "yolo", "hf", "webdataset", "croissant", "nnunet")
 ALL = Choice()
@@ -26,7 +28,7 @@ EXTRAS = {"hf": "hub", "webdataset": "webdataset", "croissant": "croissant"}
 
 def export(
     dataset: Dataset, out: Path, to: str, *, choice: Choice = ALL, on_image: OnImage | None = None,
-    polygons: bool = False,
+    polygons: bool = False, public: Public | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Write a dataset, or a part of it, in another format.
 
@@ -40,13 +42,14 @@ def export(
         choice: Which images and regions.
         on_image: Called as ``on_image(done, total)`` after each image.
         polygons: For ``yolo`` only: write outlines (lossy) instead of boxes.
+        public: The export will be given to everybody: refuse what must not be (``medglip.exports.public`` has the rules).
 
     Returns:
         Counts: ``images`` and ``regions`` written, and what was left out and why, for example ``regions_too_small``.
 
     Raises:
         InputError: the format is not known, ``out`` is not empty or cannot be written, nothing is chosen, or a library
-            that the format needs is not installed.
+            that the format needs is not installed; or, with ``public``, the images must not be given to everybody.
     """
     out = Path(out)
     if to not in FORMATS:
@@ -56,11 +59,17 @@ def export(
     if not choice.number(dataset):
         what = f"no image in the split {choice.split!r}" if choice.split else "no image"
         raise InputError(f"Export of {dataset!r}: found {what}; see `medglip stats` for what there is.")
+    notices = public_notices(dataset, choice, keep_flagged=public.keep_flagged) if public else []
+    if public:
+        for notice in notices:
+            public.say(notice)
     options: dict[str, Any] = {"polygons": True} if polygons else {}
     with _moved_when_done(out) as draft, _extra_named(to):
         writer = importlib.import_module(f"medglip.exports.{to}")
         counts = writer.write(dataset, draft, choice, on_image or (lambda done, total: None), **options)
-        _write_licences(dataset, draft, choice)
+        _write_licences(dataset, draft, choice, notices)
+    if choice.without_flags:
+        counts = {**counts, "images_flagged": replace(choice, without_flags=()).number(dataset) - choice.number(dataset)}
     return dict(counts)
 
 
@@ -107,9 +116,7 @@ def _moved_when_done(out: Path) -> Iterator[Path]:
 
 def licences(dataset: Dataset, choice: Choice) -> list[dict[str, Any]]:
     """One entry a source of the chosen images: name, title, licences with their numbers of images, citation, page."""
-    table = dataset.table("images", ["dataset", "licence", "split"])
-    if choice.split:
-        table = table[table["split"] == choice.split]
+    table = choice.images(dataset)
     said: dict[str, dict[str, Any]] = {}
     for part in dataset.manifest["parts"].values():
         said.setdefault(part.get("source", ""), part)
@@ -121,10 +128,12 @@ def licences(dataset: Dataset, choice: Choice) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _write_licences(dataset: Dataset, folder: Path, choice: Choice) -> None:
+def _write_licences(dataset: Dataset, folder: Path, choice: Choice, notices: Sequence[str]) -> None:
     entries = licences(dataset, choice)
     (folder / "licences.json").write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     lines = ["The images and annotations of this folder come from the sources below and stay under their licences."]
+    for notice in notices:
+        lines += textwrap.wrap(notice, 100, initial_indent="* ", subsequent_indent="  ")
     for entry in entries:
         lines += ["", entry["title"] or entry["source"]]
         lines += [f"  licence: {licence} ({images} images)" for licence, images in entry["licences"].items()]

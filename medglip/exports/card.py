@@ -30,7 +30,7 @@ Masks are COCO run-length codes: `pycocotools.mask.decode(thing["mask"])`; `mask
 | `image` | the stored PNG, lossless; 16 bit for CT, MR, PET and deep X-ray: `unit value = stored * slope + intercept` |
 | `preview` | 8-bit picture of a 16-bit image through its display window; empty where `image` has 8 bits |
 | `objects` | regions: `label` (id in medglip's tree), `name`, `laterality` (the patient's side), `bbox`, `mask`, `phrases` |
-| `texts` | reports, captions, findings; `spans` say which characters mean which regions |
+| `texts` | reports, captions, findings, questions with their `answer`; `spans` say which characters mean which regions |
 | `absent` | labels that the image was searched for and that are not there |
 | `exhaustive` | labels that are marked wherever they are; of any other label an image without a mark says nothing |
 | `spacing_mm` | (row, column) pixel pitch; empty where it is unknown |

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from medglip.errors import DatasetError, InputError
 from medglip.records.labels import Label, LabelTree, label_tree
 from medglip.records.record import ImageRecord, Region, Text
@@ -23,11 +26,13 @@ class Choice:
         split: Only this split; None for all.
         min_side_px: Regions whose box has a shorter side than this are left out.
         min_area_px: Regions with fewer pixels (of the mask; of the box where there is no mask) are left out.
+        without_flags: Images with any of these flags are left out.
     """
 
     split: str | None = None
     min_side_px: float = 0.0
     min_area_px: float = 0.0
+    without_flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check."""
@@ -38,7 +43,18 @@ class Choice:
 
     def number(self, dataset: Dataset) -> int:
         """Number of images that are exported."""
-        return len(dataset.ids(self.split))
+        return len(self.images(dataset)) if self.without_flags else len(dataset.ids(self.split))
+
+    def images(self, dataset: Dataset) -> pd.DataFrame:
+        """The images that are exported, in their order, with what decides who may have them.
+
+        Returns:
+            Columns ``id``, ``dataset``, ``licence`` and ``flags``.
+        """
+        table = dataset.table("images", ["id", "dataset", "licence", "split", "flags"])
+        chosen = table if self.split is None else table[table["split"] == self.split]
+        flagged = [bool(set(self.without_flags).intersection(flags)) for flags in chosen["flags"]]
+        return chosen[~np.array(flagged, bool)].drop(columns="split")
 
     def records(self, dataset: Dataset, left_out: Counter[str] | None = None) -> Iterator[ImageRecord]:
         """The images in the order of the dataset, without the regions that are too small.
@@ -48,10 +64,14 @@ class Choice:
 
         Args:
             dataset: The dataset.
-            left_out: Counts ``regions_too_small`` as the images are taken, or None.
+            left_out: Counts ``regions_too_small`` and ``images_flagged`` as the images are taken, or None.
         """
         tree = label_tree()
         for record in dataset.records(self.split):
+            if self.without_flags and not set(self.without_flags).isdisjoint(record.flags):
+                if left_out is not None:
+                    left_out["images_flagged"] += 1
+                continue
             kept = tuple(region for region in record.regions if self.takes(region))
             if len(kept) == len(record.regions):
                 yield record

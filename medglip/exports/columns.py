@@ -66,8 +66,9 @@ COLUMNS: dict[tuple[str, str], str] = {
     ("regions", "rle"): "The mask as a compressed COCO run-length code, column-major, of the image's size.",
     ("regions", "long_axis_mm"): "Largest diameter of the mask in the image plane.",
     ("regions", "short_axis_mm"): "Largest extent across the long axis.",
-    ("texts", "text"): "The words.",
+    ("texts", "text"): "The words; of a question the question alone.",
     ("texts", "kind"): "report, caption, finding, question or template.",
     ("texts", "language"): "BCP 47 tag.",
     ("texts", "spans"): "Which characters (start, end) mean which regions.",
+    ("texts", "answer"): "What a question is answered with; empty where the kind is not question.",
 }

@@ -26,7 +26,7 @@ from medglip.records.picture import Picture
 from medglip.records.record import ImageRecord
 from medglip.store.manifest import NAME, bytes_of, table_files
 from medglip.store.read import Dataset
-from medglip.store.schema import SCHEMAS
+from medglip.store.schema import ADDED, SCHEMAS
 from medglip.store.write import write_part
 
 FILE = "croissant.json"
@@ -37,7 +37,7 @@ _SPLIT_URLS = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test":
 _DESCRIPTIONS = {
     "images": "One row an image: where its PNG lies, its size, geometry, intensity, origin, split and licence.",
     "regions": "One row a region: label, box, phrases, and its mask as a COCO run-length code.",
-    "texts": "One row a text of an image: report, caption, finding.",
+    "texts": "One row a text of an image: report, caption, finding, question with its answer.",
 }
 # A field that names a row of another table.
 _REFERENCES = {("images", "split"): "splits/name", ("regions", "image_id"): "images/id", ("texts", "image_id"): "images/id"}
@@ -153,7 +153,7 @@ def document(dataset: Dataset) -> Document:
         **({"url": sources[0].page} if len(sources) == 1 and sources[0].page else {}),
         **responsible(dataset, sources),
         "distribution": _distribution(dataset, tables),
-        "recordSet": [_splits(splits), *(_record_set(name) for name in tables), _pngs()],
+        "recordSet": [_splits(splits), *(_record_set(name, _too_late(dataset, name)) for name in tables), _pngs()],
     }
 
 
@@ -224,12 +224,22 @@ def _splits(names: list[str]) -> Document:
     }  # fmt: skip
 
 
-def _record_set(table: str) -> Document:
+def _too_late(dataset: Dataset, table: str) -> set[str]:
+    """Columns that came with a later minor version than that of some file of the table; readers would not find them."""
+    late = set(ADDED.get(table, ()))
+    missing: set[str] = set()
+    for name in table_files(dataset.manifest, table) if late else ():
+        with dataset.place.parquet(name) as file:
+            missing |= late.difference(file.schema_arrow.names)
+    return missing
+
+
+def _record_set(table: str, without: set[str]) -> Document:
     key = {"images": "images/id", "regions": "regions/id"}.get(table)
     return {
         "@type": "cr:RecordSet", "@id": table, "name": table, "description": _DESCRIPTIONS[table],
         **({"key": {"@id": key}} if key else {}),
-        "field": [_field(table, field.name, field.type) for field in SCHEMAS[table]],
+        "field": [_field(table, field.name, field.type) for field in SCHEMAS[table] if field.name not in without],
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What a dataset's manifest and tables say of its sources: licences, citations, who marked. Knows no export format."""
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,33 @@ def spdx_of(licence: str) -> str | None:
     ('CC-BY-4.0', 'CC-BY-SA-4.0', None)
     """
     return _BY_KEY.get("-".join(licence.lower().split()))
+
+
+# Creative Commons as tables of images write it, often without the version: "CC BY-NC-SA".
+_CREATIVE_COMMONS = re.compile(r"cc-by(-nc)?(-sa)?(-[1-4]\.\d(-[a-z]{2,4})?)?")
+_MAY_BE_PASSED_ON = ("cc0-1.0", "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "odc-by-1.0", "odbl-1.0", "pddl-1.0",
+                     "cdla-permissive-2.0", "isc", "0bsd", "unlicense")  # fmt: skip
+_ASK_NOTHING = ("cc0-1.0", "pddl-1.0", "0bsd", "unlicense")
+
+
+def terms_of(licence: str) -> tuple[str, ...] | None:
+    """What a licence asks of who passes images on in another form; None where it is not known to allow that.
+
+    Not known are words of one's own ("internal", "see page"), terms of challenges, and licences that forbid changed copies
+    (``ND``): a dataset is one.
+
+    Returns:
+        Of ``non-commercial``, ``share-alike`` and ``credit`` those that it asks.
+
+    >>> terms_of("CC-BY-NC-SA-4.0"), terms_of("CC0-1.0"), terms_of("CC-BY-ND-4.0"), terms_of("internal")
+    (('non-commercial', 'share-alike', 'credit'), (), None, None)
+    """
+    key = "-".join(licence.lower().split())
+    if found := _CREATIVE_COMMONS.fullmatch(key):
+        return (*(["non-commercial"] if found[1] else []), *(["share-alike"] if found[2] else []), "credit")
+    if key not in _MAY_BE_PASSED_ON:
+        return None
+    return ("share-alike", "credit") if key == "odbl-1.0" else () if key in _ASK_NOTHING else ("credit",)
 
 
 def marked_by(provenances: Collection[str]) -> str:

@@ -168,8 +168,9 @@ def _texts(documents: Iterable[Item]) -> tuple[Text, ...]:
     try:
         return tuple(
             Text(item["text"], item["kind"], item["language"],
-                 tuple(Span(span["start"], span["end"], tuple(span["regions"])) for span in item["spans"]))
+                 tuple(Span(span["start"], span["end"], tuple(span["regions"])) for span in item["spans"]),
+                 item.get("answer") or "")
             for item in documents
         )  # fmt: skip
-    except (KeyError, TypeError, RecordError) as error:
+    except (KeyError, TypeError, AttributeError, RecordError) as error:
         raise InputError(f"A text in the file is not as medglip writes it ({error!r}); take the key 'texts' out.") from error

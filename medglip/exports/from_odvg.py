@@ -173,6 +173,8 @@ def _caption(line: Item, marks: list[Mark], said: list[Item]) -> tuple[Text, ...
         for begin, end in spans:
             if 0 <= begin < end <= len(caption):
                 found.setdefault((begin, end), []).extend(key for key in keys if key not in found.get((begin, end), ()))
-    kind = grounding.get("caption_kind")
+    kind, answer = grounding.get("caption_kind"), str(grounding.get("answer") or "")
+    if kind not in TEXT_KINDS or (kind == "question" and not answer.strip()):
+        kind = "caption"
     spans = tuple(Span(*place, tuple(keys)) for place, keys in sorted(found.items()) if keys)
-    return (Text(caption, kind if kind in TEXT_KINDS else "caption", spans=spans),)
+    return (Text(caption, kind, spans=spans, answer=answer if kind == "question" else ""),)

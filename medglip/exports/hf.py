@@ -47,6 +47,8 @@ _OBJECT = pa.struct({
 _TEXT = pa.struct({
     "text": pa.string(), "kind": pa.string(), "language": pa.string(),
     "spans": pa.list_(pa.struct({"start": pa.int32(), "end": pa.int32(), "regions": _STRINGS})),
+    # of a text of kind question; empty in others
+    "answer": pa.string(),
 })  # fmt: skip
 _COLUMNS = {
     "image": _IMAGE, "preview": _IMAGE, "id": pa.string(), "objects": pa.list_(_OBJECT), "texts": pa.list_(_TEXT),
@@ -133,6 +135,7 @@ def _row(record: ImageRecord, png: bytes, tree: LabelTree) -> dict[str, Any]:
             {
                 "text": text.text, "kind": text.kind, "language": text.language,
                 "spans": [{"start": span.start, "end": span.end, "regions": span.regions} for span in text.spans],
+                "answer": text.answer,
             }
             for text in record.texts
         ],

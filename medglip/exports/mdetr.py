@@ -82,7 +82,7 @@ def image_entry(record: ImageRecord, caption: Text, number: int) -> Document:
     return {
         "id": number, "file_name": picture_name(record), "width": record.width, "height": record.height,
         "original_img_id": number, "original_id": record.id, "sentence_id": 0, "dataset_name": record.origin.dataset,
-        "caption": caption.text, "caption_kind": caption.kind,
+        "caption": caption.text, "caption_kind": caption.kind, **({"answer": caption.answer} if caption.answer else {}),
         "tokens_negative": free, "tokens_positive_eval": [[list(span)] for span in said],
         "modality": record.modality, "split": record.split,
     }  # fmt: skip

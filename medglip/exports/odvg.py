@@ -59,6 +59,7 @@ def write(dataset: Dataset, out: Path, choice: Choice, on_image: OnImage) -> dic
 def line(record: ImageRecord, labels: Mapping[str, int], tree: LabelTree) -> Document:
     """The line of an image: sizes in pixels, boxes as (x0, y0, x1, y1), one entry a box and phrase."""
     caption = grounded_text(record, tree)
+    answer = {"answer": caption.answer} if caption.answer else {}
     instances = [
         {"bbox": list(region.box_xyxy), "label": labels[region.label], "category": tree[region.label].name,
          "label_id": region.label, "laterality": region.laterality, "region_id": region.id,
@@ -68,7 +69,8 @@ def line(record: ImageRecord, labels: Mapping[str, int], tree: LabelTree) -> Doc
     return {
         "filename": picture_name(record), "height": record.height, "width": record.width,
         "detection": {"instances": instances},
-        "grounding": {"caption": caption.text, "regions": _grounded(record, caption), "caption_kind": caption.kind},
+        "grounding": {"caption": caption.text, "regions": _grounded(record, caption), "caption_kind": caption.kind,
+                      **answer},
         "absent": list(record.absent), "exhaustive": list(record.exhaustive),
         "modality": record.modality, "split": record.split, "group": record.group, "licence": record.licence,
     }  # fmt: skip

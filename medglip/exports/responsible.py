@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medglip.exports.facts import SourceFacts, marked_by
+from medglip.store.checks.names import private_sources
 from medglip.store.read import Dataset
 
 _ACCESS = {
@@ -100,9 +101,11 @@ def _personal(dataset: Dataset) -> list[str]:
         " WHERE flag IN ('burned_in_risk', 'face_risk') GROUP BY flag"
     )
     risk = dict(zip(flags["flag"], flags["n"], strict=True))
+    private = sorted(private_sources(dataset.manifest))
     return [
         "Health data. The columns patient, study and series hold keyed hashes (HMAC), not raw identifiers.",
-        "File and case names, texts and pixels are as the source published them and have not been searched by people.",
+        *([f"Of {', '.join(private)}, the names of files and cases are keyed hashes too."] if private else []),
+        "Other names, texts and pixels are as the source gave them and have not been searched by people.",
         f"Images flagged for a risk of burned-in text: {risk.get('burned_in_risk', 0)};"
         f" for a recognisable face: {risk.get('face_risk', 0)}.",
     ]

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import cc3d
 import numpy as np
+from scipy.ndimage import find_objects
 
 
 class Component(NamedTuple):
@@ -36,19 +37,26 @@ def components_of(mask: np.ndarray, connectivity: Literal[6, 18, 26] = 26) -> tu
     ([[[2, 0, 1, 1]]], [2, 1])
     """
     labels, count = cc3d.connected_components(
-        np.ascontiguousarray(mask != 0), connectivity=connectivity, return_N=True, binary_image=True
+        np.ascontiguousarray(mask if mask.dtype == bool else mask != 0),
+        connectivity=connectivity,
+        return_N=True,
+        binary_image=True,
     )
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    order = sorted(range(1, count + 1), key=lambda number: (-sizes[number], number))
-    renumber = np.zeros(count + 1, dtype=np.uint32)
-    renumber[order] = np.arange(1, count + 1)
-    boxes = cc3d.statistics(labels)["bounding_boxes"] if count else []
+    if not count:
+        return labels, []
+    # cc3d.statistics and bincount look at every voxel of the background too; the objects fill little of it.
+    boxes = find_objects(labels.astype(np.int32, copy=False) if labels.itemsize < 4 else labels.view(np.int32))
+    sizes = [int(np.count_nonzero(labels[box] == number)) for number, box in enumerate(boxes, 1)]
+    order = sorted(range(1, count + 1), key=lambda number: (-sizes[number - 1], number))
     found = []
     for number, old in enumerate(order, 1):
-        k, j, i = boxes[old]
-        box = (int(k.start), int(j.start), int(i.start), int(k.stop), int(j.stop), int(i.stop))
-        found.append(Component(number, int(sizes[old]), box))
-    return renumber[labels], found
+        k, j, i = boxes[old - 1]
+        found.append(Component(number, sizes[old - 1], (k.start, j.start, i.start, k.stop, j.stop, i.stop)))
+    if order != list(range(1, count + 1)):
+        renumber = np.zeros(count + 1, dtype=labels.dtype)
+        renumber[order] = np.arange(1, count + 1)
+        labels = renumber[labels]
+    return labels, found
 
 
 def box_of_voxels(mask: np.ndarray) -> tuple[int, int, int, int, int, int] | None:

@@ -1,5 +1,7 @@
 """What pixel numbers mean, how they are stored (8 or 16 bit) and how they are shown (windows). Knows no files."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from medglip.errors import InputError
@@ -21,6 +23,8 @@ WINDOWS: dict[str, Window] = {
     "colon": (-68.0, 187.0),
     "pelvis": (-55.0, 200.0),
 }
+# Bone and lung, soft tissue and brain at once, as red, green and blue (widths and centres 2250/-100, 350/40, 80/40).
+THREE_WINDOWS: tuple[Window, Window, Window] = ((-1225.0, 1025.0), (-135.0, 215.0), (0.0, 80.0))
 SUV_WINDOW: Window = (0.0, 10.0)
 HU_OF_STORED_ZERO = -1024.0  # air; lower values are padding of the scanner and are clipped
 _STEPS = 65535
@@ -116,8 +120,25 @@ def encode(values: np.ndarray, intensity: Intensity) -> np.ndarray:
     plain = intensity.slope == 1.0 and intensity.intercept == 0.0
     if plain and values.dtype in (np.uint8, np.uint16):
         return values
+    target = np.dtype(np.uint8 if steps == 255 else np.uint16)
+    if intensity.slope == 1.0 and (shifted := _shifted(np.asarray(values), intensity.intercept, steps, target)) is not None:
+        return shifted
     stored = (np.asarray(values, dtype=np.float64) - intensity.intercept) / intensity.slope
-    return np.clip(np.rint(stored), 0, steps).astype(np.uint8 if steps == 255 else np.uint16)
+    return np.clip(np.rint(stored), 0, steps).astype(target)
+
+
+def _shifted(values: np.ndarray, intercept: float, steps: int, target: np.dtype) -> np.ndarray | None:
+    """Whole numbers less a whole intercept, clipped, without 64 bit on the way; None where these are no whole numbers."""
+    if values.dtype.kind not in "iu" or not float(intercept).is_integer():
+        return None
+    bottom, top = int(intercept), int(intercept) + steps
+    least, most = int(np.iinfo(values.dtype).min), int(np.iinfo(values.dtype).max)
+    if bottom > most or top < least:
+        return None
+    clipped = np.clip(values, max(bottom, least), min(top, most))
+    # Unsigned numbers count modulo a power of two: what the type cuts off comes back.
+    clipped = clipped.view(target) if clipped.dtype.itemsize == target.itemsize else clipped.astype(target)
+    return np.subtract(clipped, target.type(bottom % (1 << 8 * target.itemsize)), out=clipped)
 
 
 def to_stored(
@@ -128,26 +149,63 @@ def to_stored(
     return encode(values, intensity), intensity
 
 
-def display(stored: np.ndarray, intensity: Intensity) -> np.ndarray:
+def display(stored: np.ndarray, intensity: Intensity, window: str | Window | None = None) -> np.ndarray:
     """What to look at: the window mapped to 0..255, rounded and clipped.
+
+    Stored pixels keep all their bits whatever is shown of them, so that one image can be looked at through many windows.
 
     Args:
         stored: uint8 or uint16, (H, W) or (H, W, 3).
         intensity: What the stored numbers mean.
+        window: Another one than ``intensity.window``: ``(low, high)``, a name in ``WINDOWS``, or ``"three"`` for
+            three windows of a CT as colours; see ``three_windows``.
 
     Returns:
-        uint8 of the same shape.
+        uint8 of the same shape; (H, W, 3) for ``"three"``.
 
     Raises:
-        InputError: the array is not unsigned 8 or 16 bit.
+        InputError: the array is not unsigned 8 or 16 bit, or there is no such window.
 
     >>> display(np.array([[0, 1024, 65535]], np.uint16), Intensity("HU", 1.0, -1024.0, (-160.0, 240.0))).tolist()
     [[0, 102, 255]]
     """
     if stored.dtype not in (np.uint8, np.uint16):
         raise InputError(f"display: found pixels of type {stored.dtype}; allowed: uint8, uint16 from the store.")
-    if stored.dtype == np.uint8 and intensity == Intensity(intensity.unit, inverted=intensity.inverted):
+    if window == "three":
+        return three_windows(stored, intensity)
+    if window is None and stored.dtype == np.uint8 and intensity == Intensity(intensity.unit, inverted=intensity.inverted):
         return stored
-    low, high = intensity.window
-    levels = np.arange(np.iinfo(stored.dtype).max + 1) * intensity.slope + intensity.intercept
-    return np.rint(np.clip((levels - low) / (high - low), 0.0, 1.0) * 255.0).astype(np.uint8)[stored]
+    if window == "percentile":
+        window = percentile_window(stored * intensity.slope + intensity.intercept)
+    low, high = intensity.window if window is None else window_of(stored, intensity.unit, window)
+    return _levels(int(np.iinfo(stored.dtype).max) + 1, intensity.slope, intensity.intercept, low, high).take(stored)
+
+
+@lru_cache(maxsize=64)  # at most 4 MiB; the slices of a volume share one
+def _levels(count: int, slope: float, intercept: float, low: float, high: float) -> np.ndarray:
+    """What each stored number is shown as, (count,) uint8; not to be written to."""
+    values = np.arange(count) * slope + intercept
+    levels = np.rint(np.clip((values - low) / (high - low), 0.0, 1.0) * 255.0).astype(np.uint8)
+    levels.flags.writeable = False
+    return levels
+
+
+def three_windows(stored: np.ndarray, intensity: Intensity) -> np.ndarray:
+    """A CT slice through three windows at once, as red, green and blue: bone and lung, soft tissue, brain.
+
+    Args:
+        stored: uint16, (H, W), from the store.
+        intensity: What the stored numbers mean; its unit must be ``HU``.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: the image is not in Hounsfield units.
+
+    >>> three_windows(np.array([[1064]], np.uint16), Intensity("HU", 1.0, -1024.0, (-160.0, 240.0))).tolist()
+    [[[143, 128, 128]]]
+    """
+    if intensity.unit != "HU" or stored.ndim != 2:
+        raise InputError(f"Three windows: found a {stored.ndim}-D image in {intensity.unit!r}; allowed: one slice of CT in HU.")
+    return np.stack([display(stored, intensity, window) for window in THREE_WINDOWS], axis=-1)

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
 from medglip.errors import InputError
+from medglip.imaging.decoders import without_panics
 from medglip.imaging.dicom import BROKEN, functional, read_header
 from medglip.imaging.series import References
 from medglip.imaging.volume import GridError, Volume
@@ -72,9 +73,9 @@ def read_segmentation(path: Path) -> Segmentation:
         InputError: the file is broken or no SEG.
     """
     header = read_header(path, pixels=True)
-    if header.get("Modality") != "SEG" or not header.get("SegmentSequence"):
-        raise InputError(f"DICOM file {path.name!r} is {header.get('Modality')!r}; allowed: SEG with a SegmentSequence.")
     try:
+        if header.get("Modality") != "SEG" or not header.get("SegmentSequence"):
+            raise InputError(f"DICOM file {path.name!r} is {header.get('Modality')!r}; allowed: SEG with a SegmentSequence.")
         segments = [_segment(item) for item in header.SegmentSequence]
         kind = str(header.get("SegmentationType", "BINARY"))
     except BROKEN as error:
@@ -167,7 +168,8 @@ def _segment_number(header: Dataset, frame: int) -> int | None:
 def _pixels(segmentation: Segmentation, frame: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pixel_array(segmentation.header, index=frame)
+        with without_panics():
+            return pixel_array(segmentation.header, index=frame)
 
 
 def _place(segmentation: Segmentation, frame: int, volume: Volume) -> int | None:

@@ -1,85 +1,33 @@
 """DICOM series as volumes: frames grouped, sorted by position and checked. Knows nothing of labels or datasets.
 
-One SeriesInstanceUID is not one volume: frames are split by size and orientation, and, where several lie at one place,
-by the attribute that tells them apart (echo, b-value, time). Slices are never invented: where some are missing, the
-volume keeps the places of those that are there (``origins_mm``) and says so in its checks.
+One SeriesInstanceUID is not one volume: frames are split by size, orientation, ImageType and stack, and, where several
+lie at one place, by the attribute that tells them apart (echo, b-value, time), at last by the order of their numbers.
+Slices are never invented: where some are missing, the volume keeps the places of those that are there
+(``origins_mm``) and says so in its checks.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from statistics import median
 
 import numpy as np
-from pydicom.dataset import Dataset
+from numpy.typing import ArrayLike
 
 from medglip.errors import InputError
-from medglip.imaging.dicom import BROKEN, DicomImage, functional, is_dicom, read_dicom, read_header
+from medglip.imaging.dicom import DicomImage, Unusable, is_dicom, read_dicom, read_header
+from medglip.imaging.frames import SPLITTERS, Frame, Group, frames_of
+from medglip.imaging.plain import plain_values
 from medglip.imaging.volume import Volume, spacing_of_affine
 
-# Attributes that may tell frames at one place apart, in the order in which they are tried, with their enhanced names.
-_SPLITTERS = {
-    "EchoTime": "EffectiveEchoTime",
-    "DiffusionBValue": "DiffusionBValue",
-    "TemporalPositionIdentifier": "TemporalPositionIndex",
-    "AcquisitionNumber": "FrameAcquisitionNumber",
-    "TriggerTime": "NominalCardiacTriggerDelayTime",
-    "AcquisitionTime": "FrameAcquisitionDateTime",
-    "ContentTime": "FrameReferenceDateTime",
-}
-_TAG_GROUPS = ("MREchoSequence", "MRDiffusionSequence", "FrameContentSequence", "CardiacSynchronizationSequence")
-_NO_IMAGES = ("SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO")
-_GROUP_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
+__all__ = ["Frame", "Group", "References", "Series", "dicom_files", "frames_of", "read_folder", "read_series", "series_in",
+           "series_of"]  # fmt: skip
+
 _SAME_PLACE_MM = 0.01
 # A step is regular within 1 % or 0.1 mm of the median (highdicom allows 1 %, dicom2nifti 0.1 mm).
 _REGULAR_RELATIVE, _REGULAR_MM = 0.01, 0.1
 _TILT_DEGREES = 0.5
-
-
-class Group(NamedTuple):
-    """What frames of one volume have in common, beside their direction and pitch."""
-
-    study: str
-    series: str
-    reference: str
-    modality: str
-    rows: int
-    columns: int
-    localizer: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame of a DICOM file with its place.
-
-    Attributes:
-        path: The file.
-        number: Frame of a multi-frame file, from 0; None for a single-frame file.
-        sop_uid: SOPInstanceUID, with ``#number`` for a multi-frame file.
-        orientation: (6,) row and column direction cosines, LPS+.
-        position_mm: (3,) centre of the first pixel, LPS+ mm.
-        spacing_mm: (row, column) pitch, or None.
-        thickness_mm: Of the slice, or None.
-        tags: What may tell it apart from a frame at the same place.
-        group: What it has in common with the other frames of its volume.
-    """
-
-    path: Path
-    number: int | None
-    sop_uid: str
-    orientation: np.ndarray
-    position_mm: np.ndarray
-    spacing_mm: tuple[float, float] | None
-    thickness_mm: float | None
-    tags: dict[str, str]
-    group: Group
-
-    @property
-    def normal(self) -> np.ndarray:
-        """Unit vector across the slice."""
-        across = np.cross(self.orientation[:3], self.orientation[3:])
-        return across / np.linalg.norm(across)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +41,22 @@ class References:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Frames that make one volume, sorted along their normal."""
+    """Frames that make one volume, sorted along their normal.
+
+    Attributes:
+        uid, study, frame_of_reference, modality: As the headers say.
+        frames: Sorted.
+        apart: What tells this volume from others of its series at the same places, ``(attribute, value)``; or None.
+        repeated: Files left out because another one has the same SOPInstanceUID.
+    """
 
     uid: str
     study: str
     frame_of_reference: str | None
     modality: str
     frames: tuple[Frame, ...]
+    apart: tuple[str, str] | None = None
+    repeated: int = 0
 
     @property
     def sop_uids(self) -> tuple[str, ...]:
@@ -129,27 +86,12 @@ def series_of(frames: Iterable[Frame]) -> list[Series]:
     found = []
     for group, members in sorted(groups.items()):
         for oriented in _by_orientation(members):
-            for part in _by_splitter(oriented):
-                found.append(Series(group.series, group.study, group.reference or None, group.modality, tuple(part)))
+            single = list({frame.sop_uid: frame for frame in reversed(_sorted(oriented))}.values())
+            repeated = len({frame.path for frame in oriented}) - len({frame.path for frame in single})
+            for apart, part in _by_splitter(_sorted(single)):
+                facts = (group.series, group.study, group.reference or None, group.modality)
+                found.append(Series(*facts, tuple(part), apart, repeated))
     return found
-
-
-def frames_of(path: Path, header: Dataset) -> list[Frame]:
-    """Frames of a file that have a place; none for a projection, a clip, or an object that is no image.
-
-    Args:
-        path: The file.
-        header: Its ``read_header``.
-
-    Raises:
-        InputError: the header is broken.
-    """
-    if header.get("Modality") in _NO_IMAGES or "Rows" not in header:
-        return []
-    try:
-        return _frames(path, header)
-    except BROKEN as error:
-        raise InputError(f"DICOM file {path.name!r} has a broken header: {error}.") from error
 
 
 def read_series(series: Series) -> Volume:
@@ -160,7 +102,15 @@ def read_series(series: Series) -> Volume:
     """
     frames, first, voxels = _stacked(series)
     affine, spacing, origins, checks = _geometry(frames)
+    if dropped := len(series.frames) - len(frames):
+        checks["duplicate_slices"] = str(dropped)
+    if series.repeated:
+        checks["repeated_files"] = str(series.repeated)
+    if series.apart:
+        checks["apart_by"] = "=".join(series.apart)
     flags = first.flags + (("gantry_tilt",) if "gantry_tilt_degrees" in checks else ())
+    if checks.get("regular") == "no":
+        flags = (*flags, "missing_slices" if "missing_slices" in checks else "uneven_slices")
     if affine is None:
         flags = (*flags, "orientation_unknown")
     return Volume(
@@ -187,64 +137,15 @@ def read_folder(folder: Path) -> Volume:
     return read_series(found[0])
 
 
-def _frames(path: Path, header: Dataset) -> list[Frame]:
-    """Frames of a file that have a place; none for a cine clip or a projection."""
-    count = int(header.get("NumberOfFrames") or 1)
-    multi = "NumberOfFrames" in header and (count > 1 or "PerFrameFunctionalGroupsSequence" in header)
-    uid = str(header.get("SOPInstanceUID") or path.name)
-    study, series, reference, modality = (str(header.get(name) or "") for name in _GROUP_IDS)
-    localizer = "LOCALIZER" in (header.get("ImageType") or ())
-    group = Group(study, series, reference, modality, int(header.Rows), int(header.Columns), localizer)
-    found = []
-    for number in range(count if multi else 1):
-        position = _from(header, number, "PlanePositionSequence", "ImagePositionPatient", 3)
-        orientation = _from(header, number, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
-        if position is None or orientation is None or not np.linalg.norm(np.cross(orientation[:3], orientation[3:])):
-            continue
-        spacing = _from(header, number, "PixelMeasuresSequence", "PixelSpacing", 2)
-        measures = functional(header, "PixelMeasuresSequence", number) or header
-        thickness = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0.0)
-        found.append(Frame(
-            path, number if multi else None, f"{uid}#{number}" if multi else uid, orientation, position,
-            (float(spacing[0]), float(spacing[1])) if spacing is not None and spacing.min() > 0 else None,
-            abs(thickness) or None, _tags(header, number), group,
-        ))  # fmt: skip
-    if multi and count > 1 and len({tuple(np.round(frame.position_mm, 3)) for frame in found}) == 1:
-        # A clip in one place: its frames are moments, not slices.
-        return []
-    return found
-
-
-def _from(header: Dataset, number: int, sequence: str, keyword: str, length: int) -> np.ndarray | None:
-    """Numbers of a frame's functional group, else of the header itself; None where they are missing or not finite."""
-    item = functional(header, sequence, number)
-    value = item.get(keyword) if item is not None else header.get(keyword)
-    if value is None or len(value) != length:
-        return None
-    numbers = np.array([float(part) for part in value])
-    return numbers if np.isfinite(numbers).all() else None
-
-
-def _tags(header: Dataset, number: int) -> dict[str, str]:
-    """What may tell a frame apart: from its functional groups, else from the header."""
-    groups = (functional(header, sequence, number) for sequence in _TAG_GROUPS)
-    places = [group for group in groups if group is not None] + [header]
-    found = {}
-    for keyword, enhanced in _SPLITTERS.items():
-        values = (place.get(name) for place in places for name in (enhanced, keyword))
-        found[keyword] = next((str(value) for value in values if value is not None), "")
-    return found
-
-
 def _by_orientation(frames: list[Frame]) -> list[list[Frame]]:
     """Frames whose direction cosines agree within 0.001, together."""
     groups: list[list[Frame]] = []
     for frame in frames:
         for group in groups:
-            if np.allclose(group[0].orientation, frame.orientation, atol=1e-3) and (
+            if _close(group[0].orientation, frame.orientation, atol=1e-3) and (
                 group[0].spacing_mm is None
                 or frame.spacing_mm is None
-                or np.allclose(group[0].spacing_mm, frame.spacing_mm, rtol=1e-3)
+                or _close(group[0].spacing_mm, frame.spacing_mm, rtol=1e-3)
             ):
                 group.append(frame)
                 break
@@ -253,30 +154,61 @@ def _by_orientation(frames: list[Frame]) -> list[list[Frame]]:
     return groups
 
 
+def _close(first: ArrayLike, second: ArrayLike, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """``np.allclose`` of finite numbers, which takes long to find out that they are equal, as almost all are."""
+    return bool((np.asarray(first) == np.asarray(second)).all()) or np.allclose(first, second, rtol, atol)
+
+
 def _sorted(frames: list[Frame]) -> list[Frame]:
     normal = frames[0].normal
     return sorted(frames, key=lambda frame: (round(float(frame.position_mm @ normal), 3), frame.sop_uid, str(frame.path)))
 
 
 def _collide(frames: list[Frame]) -> bool:
-    along = [float(frame.position_mm @ frames[0].normal) for frame in _sorted(frames)]
+    normal = frames[0].normal
+    along = [float(frame.position_mm @ normal) for frame in _sorted(frames)]
     return bool((np.diff(along) < _SAME_PLACE_MM).any())
 
 
-def _by_splitter(frames: list[Frame]) -> list[list[Frame]]:
+def _by_splitter(frames: list[Frame]) -> list[tuple[tuple[str, str] | None, list[Frame]]]:
     """One list where every place holds one frame; else the lists into which one attribute splits them cleanly."""
-    frames = list({frame.sop_uid: frame for frame in reversed(_sorted(frames))}.values())  # a file stored twice
-    frames = _sorted(frames)
     if not _collide(frames):
-        return [frames]
+        return [(None, frames)]
     places = len(np.unique(np.round([float(frame.position_mm @ frames[0].normal) for frame in frames], 2)))
-    for keyword in _SPLITTERS:
+    for keyword in SPLITTERS:
         parts: dict[str, list[Frame]] = defaultdict(list)
         for frame in frames:
             parts[frame.tags[keyword]].append(frame)
         if len(parts) > 1 and not any(_collide(part) or len(part) < places for part in parts.values()):
-            return [_sorted(parts[value]) for value in sorted(parts)]
-    return [frames]  # identical pixels may still explain it; reading will tell
+            return [((keyword, value), _sorted(parts[value])) for value in sorted(parts, key=_as_number)]
+    if rounds := _by_instance(frames, places):
+        return [(("InstanceNumber", str(number)), _sorted(part)) for number, part in enumerate(rounds, 1)]
+    return [(None, frames)]  # identical pixels may still explain it; reading will tell
+
+
+def _by_instance(frames: list[Frame], places: int) -> list[list[Frame]]:
+    """Volumes by the order of the instance numbers, where it leaves no doubt; else none.
+
+    Every place holds equally many frames, and the numbers run through all places of one volume before the next, or
+    through all volumes of one place before the next.
+    """
+    rounds, rest = divmod(len(frames), places)
+    ordered = sorted(frames, key=lambda frame: frame.instance)
+    if rest or rounds < 2 or len({frame.instance for frame in frames}) < len(frames):
+        return []
+    for parts in ([ordered[at * places : (at + 1) * places] for at in range(rounds)],
+                  [ordered[at::rounds] for at in range(rounds)]):  # fmt: skip
+        if not any(_collide(part) for part in parts):
+            return parts
+    return []
+
+
+def _as_number(text: str) -> tuple[float, str]:
+    """A key that sorts numbers by their size, and other words after them."""
+    try:
+        return float(text), text
+    except ValueError:
+        return np.inf, text
 
 
 def _stacked(series: Series) -> tuple[list[Frame], DicomImage, np.ndarray]:
@@ -286,7 +218,11 @@ def _stacked(series: Series) -> tuple[list[Frame], DicomImage, np.ndarray]:
     voxels: np.ndarray | None = None
     whole: dict[Path, DicomImage] = {}
     for frame in series.frames:
-        if frame.number is None:
+        # The facts are those of the first file, which is read in full.
+        plain = plain_values(frame.path, frame.plain) if first is not None and frame.plain is not None else None
+        if first is not None and plain is not None:
+            image, values = first, plain
+        elif frame.number is None:
             image, values = (image := read_dicom(frame.path)), image.frames[0]
         else:
             image = whole[frame.path] = whole.get(frame.path) or read_dicom(frame.path)
@@ -296,9 +232,10 @@ def _stacked(series: Series) -> tuple[list[Frame], DicomImage, np.ndarray]:
         if kept and abs(float((frame.position_mm - kept[-1].position_mm) @ frame.normal)) < _SAME_PLACE_MM:
             if np.array_equal(values, voxels[len(kept) - 1]):
                 continue
-            raise InputError(
+            raise Unusable(
+                "conflicting_slices",
                 f"DICOM files {kept[-1].path.name!r} and {frame.path.name!r} lie at one place with different pixels,"
-                " and no attribute tells them apart; give one acquisition at a time."
+                " and no attribute tells them apart; give one acquisition at a time.",
             )
         voxels = voxels.astype(np.result_type(voxels.dtype, values.dtype), copy=False)
         voxels[len(kept)] = values
@@ -326,7 +263,7 @@ def _geometry(
             return affine, None, positions, {"slice_pitch": "unknown"}
         return affine, spacing_of_affine(affine), None, {"regular": "yes"}
     steps = np.diff(positions @ first.normal)
-    step = float(np.median(steps))
+    step = median(steps.tolist())
     tolerance = max(_REGULAR_RELATIVE * step, _REGULAR_MM)
     checks: dict[str, str] = {}
     if np.abs(steps - step).max() <= tolerance:
@@ -344,4 +281,7 @@ def _geometry(
         whole = np.rint(steps / step)
         if np.abs(steps - whole * step).max() <= tolerance:
             checks["missing_slices"] = str(int(whole.sum()) - len(steps))
+            # Numbers of the slices that are there, from 0, after which others are missing, once for each missing one.
+            gaps = np.repeat(np.arange(len(steps)), np.maximum(whole.astype(int) - 1, 0))
+            checks["missing_after_slice"] = ", ".join(map(str, gaps))
     return affine, spacing_of_affine(affine), positions, {"regular": "no"} | checks

@@ -59,10 +59,12 @@ class Cut:
 
     def take(self, array: np.ndarray, index: int) -> np.ndarray:
         """Plane ``index`` of a (K, J, I[, 3]) array as (H, W[, 3]) in display order; voxels and labels alike."""
-        return self.turned(array.take(index, axis=self.axis))
+        plane = self.turned(array[(slice(None),) * self.axis + (index,)])
+        # Its own memory, or one plane that somebody keeps would keep the whole volume.
+        return plane.copy() if plane.base is not None else plane
 
     def turned(self, plane: np.ndarray) -> np.ndarray:
-        """A plane in array order, its two axes ascending, as (H, W[, 3]) in display order."""
+        """A plane in array order, its two axes ascending, as (H, W[, 3]) in display order; contiguous, maybe a view."""
         if self.row_axis > self.column_axis:
             plane = plane.swapaxes(0, 1)
         plane = plane[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
@@ -140,6 +142,17 @@ def choose_slices(areas: np.ndarray, max_slices: int | None = None, empty_share:
         evenly = np.linspace(0, len(empty) - 1, wanted + 2)[1:-1].round().astype(int)
         chosen += [int(empty[at]) for at in evenly]
     return sorted(set(chosen))
+
+
+def evenly_spread(count: int, wanted: int) -> list[int]:
+    """Which frames of a clip to show where nothing marks some of them: evenly, each in the middle of its part.
+
+    >>> evenly_spread(30, 3), evenly_spread(2, 8)
+    ([5, 15, 25], [0, 1])
+    """
+    if wanted >= count:
+        return list(range(count))
+    return [int((at + 0.5) * count / wanted) for at in range(wanted)]
 
 
 def _covering(areas: np.ndarray, limit: int) -> list[int]:

@@ -191,17 +191,28 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Words about an image: a report, a caption, image-level findings; ``spans`` say which words mean which regions."""
+    """Words about an image: a report, a caption, image-level findings, a question with its answer.
+
+    Attributes:
+        text: The words; of a question the question alone.
+        kind: One of ``TEXT_KINDS``.
+        language: BCP 47 tag, of the answer too.
+        spans: Which words of ``text`` mean which regions.
+        answer: What a text of kind ``question`` is answered with; empty in every other text.
+    """
 
     text: str
     kind: str = "report"
     language: str = "en"
     spans: tuple[Span, ...] = ()
+    answer: str = ""
 
     def __post_init__(self) -> None:
         """Check."""
         _check(bool(self.text.strip()), "Text.text", self.text, "non-empty text")
         _check(self.kind in TEXT_KINDS, "Text.kind", self.kind, ", ".join(TEXT_KINDS))
+        good = bool(self.answer.strip()) if self.kind == "question" else not self.answer
+        _check(good, f"Text.answer of kind {self.kind!r}", self.answer, "non-empty text with the kind 'question', else empty")
         _check(all(span.end <= len(self.text) for span in self.spans), "Text.spans", self.spans,
                f"spans inside the {len(self.text)} characters of the text")  # fmt: skip
 
@@ -235,7 +246,7 @@ class ImageRecord:
         regions: What is marked.
         absent: Concepts that this image was searched for and that are not there.
         exhaustive: Concepts that the source marks wherever they are.
-        texts: Reports, captions, findings.
+        texts: Reports, captions, findings, questions with their answers.
         flags: ``burned_in_risk``, ``face_risk``, ``oblique``, ``lossy`` ...
     """
 
@@ -350,7 +361,7 @@ class Reject:
     Attributes:
         dataset: Name of the source.
         file: Path relative to the input folder.
-        reason: Short code, the same for the same cause: ``corrupt_file``, ``size_mismatch``, ``unknown_label`` ...
+        reason: Short code, the same for the same cause: ``unreadable_file``, ``size_mismatch``, ``unknown_label`` ...
         detail: One sentence: what was found, what is allowed, what to do.
         case: Key of the case, or empty.
     """

@@ -19,7 +19,7 @@ from medglip.store.known import Stored
 from medglip.store.manifest import CASES, Manifest, cases_of, read_manifest, table_files
 from medglip.store.pixels import SHARD_BYTES, WrittenFile, check_png
 from medglip.store.place import Place
-from medglip.store.schema import SCHEMAS, TABLES
+from medglip.store.schema import SCHEMAS, TABLES, completed
 from medglip.store.tables import Counts, TableFile
 
 # Images a joined part: its tables are then some hundred megabytes at most, and read at once while it is rewritten.
@@ -189,7 +189,7 @@ def _tables_of(place: Place, entry: Mapping[str, Any]) -> Iterator[tuple[str, st
     for name in TABLES:
         for file in table_files({"parts": {"": entry}}, name):
             with place.parquet(file) as opened:
-                table = opened.read()
+                table = completed(name, opened.read())
             yield name, file, _checked(name, table)
 
 

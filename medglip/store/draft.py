@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from medglip.errors import RecordError
 from medglip.records.picture import Picture
-from medglip.records.record import ImageRecord, Reject, VolumeRecord, identified
+from medglip.records.record import ImageRecord, Reject, VolumeRecord
 from medglip.store.known import Stored
 from medglip.store.manifest import CASES
-from medglip.store.pixels import SHARD_BYTES, ShardWriter, WrittenFile, pixel_sha256, png_bytes
+from medglip.store.pixels import SHARD_BYTES, ShardWriter, WrittenFile, png_bytes
+from medglip.store.prepared import Prepared, checked
 from medglip.store.schema import (
     SCHEMAS,
     TABLES,
@@ -73,7 +74,8 @@ class Draft:
         Raises:
             RecordError: the pixels are not those that the record describes, or its id was there before.
         """
-        record = _checked(picture, self.ids)
+        record = checked(picture)
+        self._new_ids([record.id], record.origin.dataset, record.origin.file)
         stored = self.store(record.sha256, lambda: png_bytes(picture.pixels))
         self._rows.append({**image_row(record, stored.offset, stored.size), "shard": stored.shard})
         if len(self._rows) >= GROUP_ROWS["images"]:
@@ -81,6 +83,19 @@ class Draft:
         self._tables["regions"].add(region_rows(record))
         self._tables["texts"].add(text_rows(record))
         self._count(record)
+
+    def add_prepared(self, pictures: Prepared) -> None:
+        """Add images that are rows and PNGs already.
+
+        Raises:
+            RecordError: an id was there before.
+        """
+        images = pictures.images
+        if images.num_rows:
+            self._new_ids(images["id"].to_pylist(), images["dataset"][0].as_py(), images["file"][0].as_py())
+        self.add_images(images, pictures.pngs.__getitem__)
+        for name, rows in (("regions", pictures.regions), ("texts", pictures.texts)):
+            self.add_rows(name, rows)
 
     def store(self, sha256: str, png: Callable[[], bytes]) -> Stored:
         """Where the pixels of a hash lie; ``png`` is asked for them if they lie nowhere yet."""
@@ -103,6 +118,7 @@ class Draft:
             images: The rows.
             png: Gives the PNG of a row by its number.
         """
+        self._pack()
         for start in range(0, images.num_rows, GROUP_ROWS["images"]):
             rows = images.slice(start, GROUP_ROWS["images"])
             places: list[Stored] = []
@@ -183,6 +199,15 @@ class Draft:
             self._tables["images"].write(named)
         self._waiting.clear()
 
+    def _new_ids(self, ids: list[str], dataset: str, file: str) -> None:
+        for image in ids:
+            if image in self.ids:
+                raise RecordError(
+                    f"Image {image!r} of {dataset!r} ({file!r}): found its id twice; ids must differ: derive them from file,"
+                    " frame and slice."
+                )
+            self.ids.add(image)
+
     def _count(self, record: ImageRecord) -> None:
         self.counts.numbers.update(images=1, regions=len(record.regions), texts=len(record.texts))
         self.counts.tables["labels"].update(region.label for region in record.regions)
@@ -198,18 +223,3 @@ def cases_file(folder: Path, part: str, cases: Mapping[str, Any]) -> tuple[str, 
     digest, path = hashlib.sha256(content).hexdigest(), folder / "cases.json"
     path.write_bytes(content)
     return f"{CASES}/{part}-{digest[:12]}.json", WrittenFile(path, len(content), digest)
-
-
-def _checked(picture: Picture, ids: set[str]) -> ImageRecord:
-    """The record with ids for its regions, if the pixels are those that it describes."""
-    record, pixels = picture
-    who = f"Image {record.id!r} of {record.origin.dataset!r} ({record.origin.file!r})"
-    shape = (record.height, record.width) if record.channels == 1 else (record.height, record.width, record.channels)
-    if pixels.shape != shape or 8 * pixels.dtype.itemsize != record.bits:
-        raise RecordError(f"{who}: found pixels {pixels.dtype} {pixels.shape}; its record says {record.bits} bit {shape}.")
-    if (found := pixel_sha256(pixels)) != record.sha256:
-        raise RecordError(f"{who}: found pixels of hash {found!r}; its record says {record.sha256!r}.")
-    if record.id in ids:
-        raise RecordError(f"{who}: found its id twice; ids must differ: derive them from file, frame and slice.")
-    ids.add(record.id)
-    return identified(record)

@@ -17,7 +17,7 @@ CASES = "cases"
 # What lies in a dataset beside its manifest.
 OWN = (*TABLES, "shards", CASES, "labels.json", "croissant.json", "report.html", "report_files", ".writing", ".lock",
        ".manifest.json", ".labels.json", COPY, f".{COPY}", "splits.json", ".splits.json", "problems.html",
-       "problem_files")  # fmt: skip
+       "problem_files", "quality.html")  # fmt: skip
 
 Manifest = dict[str, Any]
 

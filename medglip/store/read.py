@@ -5,7 +5,6 @@ cached is pickled, so a Dataset can be handed to the workers of a data loader, f
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,13 @@ from medglip.records.record import SPLITS, ImageRecord, Intensity, VolumeRecord
 from medglip.store.frames import Frame, to_pandas
 from medglip.store.index import ImageIndex
 from medglip.store.known import Stored
-from medglip.store.manifest import cases_of, read_manifest, table_files
+from medglip.store.manifest import cases_of, read_manifest
 from medglip.store.pixels import pixels_of_png
 from medglip.store.place import Place
 from medglip.store.rows import Tables
 from medglip.store.sampling import shuffled
 from medglip.store.schema import SCHEMAS, TABLES, Document, Row, image_document, image_of, volume_document, volume_of
+from medglip.store.sql import connected
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,25 +132,8 @@ class Dataset:
         """
         import duckdb
 
-        with duckdb.connect() as connection:
-            with suppress(duckdb.Error):  # in a notebook without ipywidgets there is no bar, and DuckDB says so by an error
-                connection.execute("SET enable_progress_bar = false")
-            if self.place.local is None:
-                connection.register_filesystem(self.place.system)
-            for name in (table for table in TABLES if table in sql.lower()):
-                paths = [self.place.sql_name(file) for file in table_files(self.manifest, name)]
-                files = ", ".join(f"'{path.replace(chr(39), chr(39) * 2)}'" for path in paths)
-                try:
-                    if files:
-                        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
-                    else:
-                        connection.register(name, SCHEMAS[name].empty_table())
-                except duckdb.Error as error:
-                    what = str(error).partition("\n")[0]
-                    raise DatasetError(
-                        f"Dataset {self.place.name!r}: its {name} cannot be read ({what}); run `medglip validate`, and"
-                        " restore the file or convert again."
-                    ) from error
+        wanted = tuple(table for table in TABLES if table in sql.lower())
+        with connected({"": (self.place, self.manifest)}, wanted) as connection:
             try:
                 return connection.execute(sql).df()
             except duckdb.Error as error:
@@ -244,16 +227,17 @@ class Dataset:
         """
         return self._index.stored(self._position(image))
 
-    def display(self, image: str | int) -> np.ndarray:
+    def display(self, image: str | int, window: str | tuple[float, float] | None = None) -> np.ndarray:
         """Pixels to look at: uint8 (H, W) or (H, W, 3), windowed as the image's record says.
 
         Args:
             image: Id or position.
+            window: Another window: its name, (low, high), or ``"three"`` (``medglip.imaging.intensity.display``).
         """
         row = self._tables.rows("images", position := self._position(image), position + 1)[0]
-        window = row["window_low"], row["window_high"]
-        meaning = Intensity(row["unit"], row["slope"], row["intercept"], window, row["inverted"])
-        return display(self.pixels(position), meaning)
+        shown = row["window_low"], row["window_high"]
+        meaning = Intensity(row["unit"], row["slope"], row["intercept"], shown, row["inverted"])
+        return display(self.pixels(position), meaning, window)
 
     def show(self, image: str | int) -> "Figure":
         """A figure of the image with its regions: outline, box and the first phrase of each.

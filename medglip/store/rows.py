@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from medglip.errors import DatasetError
 from medglip.store.manifest import Manifest, table_files
 from medglip.store.place import Place
-from medglip.store.schema import SCHEMAS, Row
+from medglip.store.schema import SCHEMAS, Row, completed, stored_columns
 
 # Bytes of row groups kept in memory; a group of regions with masks is some megabytes.
 _CACHED = 96 * 2**20
@@ -57,17 +57,18 @@ class Tables:
             if wanted is not None and wanted <= 0:
                 break
             with self._place.parquet(file) as opened:
-                if missing := [column for column in columns if column not in opened.schema_arrow.names]:
+                there = opened.schema_arrow.names
+                stored = stored_columns(table, columns, there)
+                if missing := [column for column in stored if column not in there]:
                     raise DatasetError(f"Table {file!r} has no column {missing[0]!r}; convert the source again.")
                 if wanted is None:
-                    found.append(opened.read(columns=columns))
+                    read = opened.read(columns=stored)
                 else:
-                    batches = opened.iter_batches(batch_size=max(wanted, 1), columns=columns)
-                    found.append(
-                        pa.Table.from_batches([next(batches)][:1]) if opened.metadata.num_rows else opened.read(columns)
-                    )
-                    found[-1] = found[-1].slice(0, wanted)
-                    wanted -= found[-1].num_rows
+                    batches = opened.iter_batches(batch_size=max(wanted, 1), columns=stored)
+                    read = pa.Table.from_batches([next(batches)][:1]) if opened.metadata.num_rows else opened.read(stored)
+                    read = read.slice(0, wanted)
+                    wanted -= read.num_rows
+            found.append(completed(table, read, columns))
         return pa.concat_tables(found) if found else SCHEMAS[table].empty_table().select(columns)
 
     def file_columns(self, table: str, number: int, columns: list[str]) -> pa.Table:
@@ -78,9 +79,10 @@ class Tables:
         """
         files, starts = self.layout(table)
         with self._place.parquet(files[number]) as opened:
-            found = opened.read(columns=columns, use_threads=False)
+            stored = stored_columns(table, columns, opened.schema_arrow.names)
+            found = opened.read(columns=stored, use_threads=False)
         self._check_rows(files[number], found.num_rows, starts[number + 1] - starts[number])
-        return found
+        return completed(table, found, columns)
 
     def rows(self, table: str, start: int, stop: int) -> list[Row]:
         """Rows by their numbers; whole row groups are read and the latest are kept.
@@ -141,7 +143,7 @@ class Tables:
         if found is None:
             with self._place.parquet(file, self._footers[file][0]) as opened:
                 # without threads: a forked worker has none of its parent's
-                found = opened.read_row_group(group, use_threads=False)
+                found = completed(file.partition("/")[0], opened.read_row_group(group, use_threads=False))
             with self._lock:
                 self._groups[key] = found
                 self._bytes += found.nbytes

@@ -27,7 +27,7 @@ from medglip.records.record import (
     VolumeRecord,
 )
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 
 Row = dict[str, Any]
 Document = dict[str, Any]
@@ -88,6 +88,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "spans": pa.list_(
                 pa.struct({"start": pa.int32(), "end": pa.int32(), "regions": pa.list_(pa.string())})
             ),
+            "answer": pa.string(),
         },
         {},
     ),
@@ -114,6 +115,40 @@ SCHEMAS: dict[str, pa.Schema] = {
 }  # fmt: skip
 
 TABLES = tuple(SCHEMAS)
+
+# Columns that a minor version added at the end of a table -> what they hold where the file is older (2.1: answer).
+ADDED: dict[str, dict[str, str]] = {"texts": {"answer": ""}}
+
+
+def stored_columns(table: str, columns: list[str], found: list[str]) -> list[str]:
+    """What to read of a file for ``completed`` to give these columns: not those that the file is too old to have.
+
+    Args:
+        table: Name of the table.
+        columns: The columns that are wanted.
+        found: The columns of the file.
+    """
+    late = ADDED.get(table, {})
+    kept = [column for column in columns if column in found or column not in late]
+    return kept or found[:1]  # without any column the number of rows would be lost
+
+
+def completed(table: str, rows: pa.Table, columns: list[str] | None = None) -> pa.Table:
+    """Rows of a file with the columns that it is too old to have.
+
+    Args:
+        table: Name of the table.
+        rows: What ``stored_columns`` said to read, or the whole file.
+        columns: The columns that are wanted; all by default.
+    """
+    late = {
+        column: value for column, value in ADDED.get(table, {}).items()
+        if column not in rows.column_names and (columns is None or column in columns)
+    }  # fmt: skip
+    for column, value in late.items():
+        field = SCHEMAS[table].field(column)
+        rows = rows.append_column(field, pa.chunked_array([pa.repeat(pa.scalar(value, field.type), rows.num_rows)]))
+    return rows.select(columns) if late and columns is not None else rows
 
 
 def _json(who: str, values: dict) -> str:
@@ -199,7 +234,7 @@ def image_document(image: Row, regions: list[Row], texts: list[Row]) -> Document
         },
         "keys": {name: image[name] for name in _KEYS},
         "regions": [_region_document(row, [image["height"], image["width"]]) for row in regions],
-        "texts": [{name: row[name] for name in ("text", "kind", "language", "spans")} for row in texts],
+        "texts": [{name: row[name] for name in ("text", "kind", "language", "spans", "answer")} for row in texts],
     }
 
 

@@ -6,7 +6,7 @@ see, and equal input gives equal names and bytes. Knows nothing of sources and f
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from medglip.records.record import Reject, VolumeRecord
 from medglip.store.commit import Committer, Parts, staging, writable
 from medglip.store.draft import Draft
 from medglip.store.known import KnownImages
-from medglip.store.manifest import Manifest
+from medglip.store.manifest import COPY, NAME, Manifest
 from medglip.store.pixels import SHARD_BYTES
 from medglip.store.place import Place
+from medglip.store.prepared import Prepared
 
 _RESERVED = ("counts", "files")
+# What a writer that was killed may leave behind; a file is written under such a name before it takes its own.
+_LEFT = (".writing", f".{NAME}", f".{COPY}", ".labels.json")
 
 
 def write_part(
@@ -68,11 +71,13 @@ class Writer:
         self._shard_bytes = shard_bytes
         self._committer = Committer(self._place)
         self._known = KnownImages(self._place)
+        self._lending: KnownImages | None = None
         self._committer.manifest()
 
     def write(
-        self, part: str, pictures: Iterable[Picture], volumes: Iterable[VolumeRecord] = (),
-        rejects: Iterable[Reject] = (), info: Mapping[str, Any] | None = None,
+        self, part: str, pictures: Iterable[Picture | Prepared], volumes: Iterable[VolumeRecord] = (),
+        rejects: Iterable[Reject] = (), info: Mapping[str, Any] | None = None, *,
+        lends: Callable[[str], bool] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Write one part and commit it; a part of the same name is replaced.
 
@@ -82,11 +87,14 @@ class Writer:
 
         Args:
             part: Its name: letters, digits, ``_``, ``.`` and ``-``.
-            pictures: The images in the order in which they are to be listed; regions without an id are given one.
+            pictures: The images in the order in which they are to be listed, regions without an id are given one; or
+                several at once that ``prepared`` has made rows and PNGs of.
             volumes: The volumes.
             rejects: What could not be used.
             info: What the manifest shall say of the part, JSON values: ``source``, ``title``, ``licence``, ``expected``
                 ... ``cases``, a table by case that may be long, gets a file of its own (``Dataset.cases``).
+            lends: Says of a part, by its name, whether pixels that it holds need not be stored again; default: all do.
+                Parts that are written at once, by several processes, do not lend to each other; ``settle`` joins them.
 
         Returns:
             Counts of the part: ``images``, ``regions``, ``texts``, ``volumes``, ``rejects``, ``pictures_stored`` (images
@@ -100,17 +108,37 @@ class Writer:
         """
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part):
             raise InputError(f"Part of a dataset: found the name {part!r}; allowed: letters, digits, '_', '.', '-'.")
-        self._known.follow(self._committer.manifest())
+        manifest = self._committer.manifest()
+        self._known.follow(manifest)
+        known = self._known if lends is None or all(map(lends, manifest["parts"])) else self._lent(manifest, lends)
         with staging(self._place, part) as folder:
             with writable(self._place):
-                draft = Draft(folder, part, lambda sha256: self._known.pixels(sha256, but=part), self._shard_bytes)
+                draft = Draft(folder, part, lambda sha256: known.pixels(sha256, but=part), self._shard_bytes)
             with draft:
                 for picture in pictures:
                     with writable(self._place):
-                        draft.add(picture)
+                        draft.add(picture) if isinstance(picture, Picture) else draft.add_prepared(picture)
                 with writable(self._place):
                     draft.close(volumes, rejects)
                 return self._commit(part, draft, dict(info or {}))
+
+    def tidy(self) -> None:
+        """Remove what a writer that was killed left in a local dataset, and finish what it had begun after its commit."""
+        manifest, folder = self._committer.manifest(), self._place.local
+        if folder is None or not manifest["parts"]:
+            return
+        copied = (folder / COPY).read_bytes() if (folder / COPY).exists() else b""
+        if copied == (folder / NAME).read_bytes() and not any((folder / name).exists() for name in _LEFT):
+            return
+        with staging(self._place, "tidy"):
+            self._committer.commit(lambda found: found["parts"], {})
+
+    def _lent(self, manifest: Manifest, lends: Callable[[str], bool]) -> KnownImages:
+        """The images of the parts that lend."""
+        if self._lending is None:
+            self._lending = KnownImages(self._place)
+        self._lending.follow({"parts": {name: entry for name, entry in manifest["parts"].items() if lends(name)}})
+        return self._lending
 
     def _commit(self, part: str, draft: Draft, info: dict[str, Any]) -> dict[str, Any]:
         _check_info(part, info)

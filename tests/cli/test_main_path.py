@@ -67,7 +67,7 @@ def test_checkpoint_is_measured_and_grounds(run, dataset, checkpoint, tmp_path):
     ("words", "message"),
     [
         (("convert", "no_such_source", ".", "x"), "no source"),
-        (("convert", "us_busi", "no/such/folder", "x"), "is not a folder"),
+        (("convert", "us_busi", "no/such/folder", "x"), "is not there; give a folder"),
         (("stats", "."), "found no dataset"),
         (("ground", ".", "x.png", "liver"), "is not there"),
         (("ground", ".", "x.png", " ; "), "hold no words"),

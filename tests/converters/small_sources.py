@@ -10,7 +10,7 @@ from medglip.curate import load_source
 from medglip.curate.engine import found_tasks, run
 from medglip.records import ImageRecord, Picture, Reject
 
-HEAD = '\nname = "tiny"\ntitle = "Tiny"\nlicence = "CC0-1.0"\n'
+HEAD = '\nname = "tiny"\ntitle = "Tiny"\nlicence = "CC0-1.0"\nnames = "public"\n'
 
 
 class Converted(NamedTuple):

@@ -12,6 +12,7 @@ TOML = """
 name = "tiny"
 title = "Tiny"
 licence = "CC0-1.0"
+names = "public"
 annotation = "machine"
 [[part]]
 converter = "binary_volumes"
@@ -129,3 +130,13 @@ def test_real_masks(real_data: Path) -> None:
     vessels = [item for item in run(by_part["ct_vessels"]) if isinstance(item, Picture)]
     assert {picture.record.modality_detail["plane"] for picture in vessels} == {"axial", "coronal"}
     assert any(region.label == "systemic.aorta" for picture in vessels for region in picture.record.regions)
+
+
+def test_the_split_is_in_a_table(folder: Path) -> None:
+    toml = TOML.replace("labels_by_name", 'split = "{split}"\noptions = { about_key = "image_id" }\nlabels_by_name')
+    toml = toml.replace("files = {", 'files = { about = "meta.csv",')
+    (folder.parent / "tiny.toml").write_text(toml)
+    (folder / "meta.csv").write_text("image_id;split\np1;test\n")
+    pictures, rejects = convert(folder)
+    assert not rejects
+    assert {(picture.record.split, picture.record.split_source) for picture in pictures} == {("test", "official")}

@@ -203,3 +203,51 @@ def test_what_a_second_table_says_of_an_image(tmp_path: Path) -> None:
     assert [(entry.kind, entry.text) for entry in record.texts] == [("report", "Cough.")]
     assert (record.licence, record.modality_detail) == ("CC0", {"view": "PA"})
     assert result.reasons == ["missing_row"]  # of c.png; b.png is of another view
+
+
+READERS = 'columns = { image = "file", label = "finding", reader = "who", box = ["x", "y", "w", "h"] }'
+
+
+def test_boxes_of_several_readers_are_fused_and_say_how_many_agree(tmp_path: Path) -> None:
+    rows = "a,Nodule,r1,10,10,20,20\na,Nodule,r2,12,10,20,20\na,No finding,r3,,,,\na,Effusion,r2,40,5,10,10\n"
+    where = folder(tmp_path, "file,finding,who,x,y,w,h\n" + rows)
+    nodule, effusion = converted(where, part('negative = ["No finding"]', READERS)).only.regions
+    assert (nodule.box_xyxy, nodule.attributes["readers"], nodule.attributes["agreement"]) == ((11, 10, 31, 30), 2, 0.667)
+    assert (effusion.box_xyxy, effusion.attributes["agreement"]) == ((40, 5, 50, 15), 0.333)
+    assert ["uncertain" in region.flags for region in (nodule, effusion)] == [False, True]
+    each = converted(where, part('negative = ["No finding"], readers = "each"', READERS)).only.regions
+    assert [region.box_xyxy for region in each] == [(10, 10, 30, 30), (12, 10, 32, 30), (40, 5, 50, 15)]
+    assert [region.attributes["consensus"] for region in each] == [1, 1, 2]
+
+
+def test_an_image_in_which_no_reader_found_anything_is_a_negative(tmp_path: Path) -> None:
+    rows = "".join(f"a,No finding,r{n},,,,\n" for n in (1, 2, 3))
+    where = folder(tmp_path, "file,finding,who,x,y,w,h\n" + rows)
+    assert converted(where, part('negative = ["No finding"]', READERS)).only.absent == (NODULE, EFFUSION)
+    (reject,) = converted(where, part('readers = "best"', READERS)).rejects
+    assert "readers is" in reject.detail
+
+
+def test_a_cell_may_list_several_findings_and_a_column_the_side(tmp_path: Path) -> None:
+    columns = 'columns = { image = "file", label = "finding", side = "side", box = ["x", "y", "w", "h"] }'
+    options = 'label_lists = true, negative = ["No finding"], attributes = { birads = "grade" }'
+    rows = "\"['Nodule', 'Effusion']\",R,BI-RADS 4,5,6,20,20\n\"['No finding']\",L,,,,,\n[],L,,,,,\n"
+    table = "file,finding,side,grade,x,y,w,h\n" + "".join(f"a,{row}\n" for row in rows.splitlines())
+    result = converted(folder(tmp_path, table), part(options, columns))
+    assert not result.rejects
+    assert boxes(result.only) == [(f"{NODULE}@right", (5, 6, 25, 26)), (f"{EFFUSION}@right", (5, 6, 25, 26))]
+    assert [region.attributes for region in result.only.regions] == [{"birads": "4"}] * 2
+
+
+@pytest.mark.parametrize("cell", ["Nodule", "['Nodule'", "['Nodule', __import__('os')]", "[Nodule]"])
+def test_a_cell_that_is_no_list_is_not_evaluated(tmp_path: Path, cell: str) -> None:
+    table = f'file,finding,x,y,w,h\na,"{cell}",5,6,20,20\n'
+    result = converted(folder(tmp_path, table), part("label_lists = true"))
+    assert result.reasons == ["bad_list"]
+    assert result.only.exhaustive == ()
+
+
+def test_a_side_that_is_none_is_refused(tmp_path: Path) -> None:
+    columns = 'columns = { image = "file", label = "finding", side = "side", box = ["x", "y", "w", "h"] }'
+    result = converted(folder(tmp_path, "file,finding,side,x,y,w,h\na,Nodule,up,5,6,20,20\n"), part("", columns))
+    assert result.reasons == ["bad_side"]

@@ -13,6 +13,7 @@ TOML = """
 name = "tiny"
 title = "Tiny"
 licence = "CC0-1.0"
+names = "public"
 [[part]]
 converter = "dicom_rtstruct"
 modality = "ct"

@@ -16,6 +16,7 @@ TOML = """
 name = "tiny"
 title = "Tiny"
 licence = "CC0-1.0"
+names = "public"
 [[part]]
 converter = "dicom_seg"
 modality = "ct"

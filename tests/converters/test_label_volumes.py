@@ -13,6 +13,7 @@ TOML = """
 name = "tiny"
 title = "Tiny"
 licence = "CC0-1.0"
+names = "public"
 [[part]]
 converter = "label_volumes"
 modality = "{modality}"
@@ -260,3 +261,113 @@ def test_real_atlas(real_data: Path) -> None:
     assert len(volume.instances) == 116
     shown = {region.concept for picture in pictures for region in picture.record.regions}
     assert len(shown) == 116
+
+
+def write_frames(folder: Path, count: int = 4) -> None:
+    """An image and labels of four dimensions; the labels move with the frames, the first and the last have none."""
+    image, labels = anatomy()
+    frames = np.stack([image + frame for frame in range(count)], axis=-1)
+    drawn = np.stack([np.roll(labels, frame, axis=0) * (0 < frame < count - 1) for frame in range(count)], axis=-1)
+    write(folder, frames, drawn)
+
+
+def test_labelled_frames_of_four_dimensions_are_cases_of_their_own(folder: Path) -> None:
+    write_frames(folder)
+    (folder / "frames.csv").write_text("who;first;second\np1;1;2\n")
+    options = 'about_key = "who", frames = ["{first}", "{second}"]'
+    toml = TOML.replace('labels = "', 'about = "frames.csv", labels = "')
+    toml = toml.replace("exhaustive", 'detail = {{ frame = "{{frame}}" }}\nexhaustive')
+    (folder.parent / "tiny.toml").write_text(toml.format(options=options, ending="nii.gz", modality="ct"))
+    tasks, rejects = found_tasks(load_source(folder.parent / "tiny.toml"), folder)
+    assert rejects == []
+    assert [task.case.key for task in tasks] == ["p1_ct.nii#1", "p1_ct.nii#2"]
+    for frame, task in enumerate(tasks, 1):
+        picture = next(item for item in run(task) if isinstance(item, Picture) and item.record.origin.slice == 2)
+        assert boxes(picture)["abdomen.liver"] == (2 + frame, 3, 9 + frame, 10)
+        assert picture.record.modality_detail["frame"] == str(frame)
+    assert len({item.id for task in tasks for item in run(task) if isinstance(item, VolumeRecord)}) == 2
+
+
+def test_a_unit_that_the_file_cannot_say_is_told(folder: Path) -> None:
+    image, labels = anatomy()
+    write(folder, np.abs(image).astype(np.float32) / 100, labels)
+    record = convert(folder, 'unit = "SUVbw"', modality="pet")[0].record
+    assert (record.intensity.unit, record.intensity.window) == ("SUVbw", (0.0, 10.0))
+    (reject,) = convert(folder, 'unit = "SUV"', modality="pet")
+    assert "allowed: HU, SUVbw, au" in reject.detail
+
+
+def test_axes_of_a_scanner_are_no_patients(folder: Path) -> None:
+    image, labels = anatomy()
+    write(folder, image, labels, affine=np.diag([1.5, 1.5, 4.0, 1.0]))  # to the right and to the front, says the file
+    *pictures, volume = convert(folder, "oriented = false")
+    assert boxes(pictures[1])["abdomen.liver"] == (2, 3, 9, 10)  # as it lies
+    assert (volume.orientation, pictures[1].record.affine_px_to_mm) == (None, None)
+    assert volume.spacing_kji_mm == pytest.approx((4.0, 1.5, 1.5))
+    (reject,) = convert(folder, 'oriented = false, sides = ["spleen"]')
+    assert "allowed: labels without a side" in reject.detail
+
+
+def test_sides_are_told_by_the_midline(folder: Path) -> None:
+    image, labels = np.full((20, 16, 6), -1000, np.int16), np.zeros((20, 16, 6), np.uint8)
+    image[1:19] = 40
+    image[9, 9] = 60
+    labels[1:4, 11:14, 2] = labels[16:19, 9:12, 1:4] = 2
+    labels[7:12, 3:6, 2] = 4
+    write(folder, image, labels)
+    toml = TOML.replace('"2" = "left kidney"', '"2" = "kidney"')
+    (folder.parent / "tiny.toml").write_text(toml.format(options='sides = ["kidney"]', ending="nii.gz", modality="ct"))
+    (task,), _ = found_tasks(load_source(folder.parent / "tiny.toml"), folder)
+    below, middle, _, volume = run(task)
+    assert boxes(middle) == {
+        "abdomen.kidney@right": (1, 11, 4, 14), "abdomen.kidney@left": (16, 9, 19, 12), "abdomen.spleen": (7, 3, 12, 6),
+    }  # fmt: skip
+    assert boxes(below) == {"abdomen.kidney@left": (16, 9, 19, 12)}
+    assert "abdomen.kidney" not in below.record.absent
+    assert [one.laterality for one in volume.instances if one.label == "abdomen.kidney"] == ["left", "right"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_of_another_grid_take_the_nearest_voxel(seed: int, folder: Path) -> None:
+    rng = np.random.default_rng(seed)
+    image, _ = anatomy()
+    fine = LPS_AFFINE_RAS @ np.diag([0.5, 1 / 3, 0.5, 1.0])
+    fine[:3, 3] = LPS_AFFINE_RAS[:3, :3] @ [-0.25, -1 / 3, -0.25]  # its voxels fill those of the image
+    truth = np.kron(rng.integers(0, 5, (5, 4, 3)), np.ones((4, 4, 2))).astype(np.uint8)
+    labels = np.kron(truth, np.ones((2, 3, 2))).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(image, LPS_AFFINE_RAS), folder / "p1_ct.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(labels[::-1], fine @ flip(labels.shape[0])), folder / "p1_seg.nii.gz")
+    (refused,) = convert(folder)
+    assert refused.reason in ("geometry_mismatch", "size_mismatch")
+    *pictures, volume = convert(folder, 'resample_labels = "nearest"')
+    assert volume.checks["labels_resampled"] == "nearest"
+    values = {"abdomen.liver": 1, "abdomen.kidney@left": 2, "abdomen.kidney@right": 3, "abdomen.spleen": 4}
+    assert len(pictures) == image.shape[2]
+    for picture in pictures:
+        plane = truth[:, :, picture.record.origin.slice].T
+        found = {values[region.concept]: region.mask.decode().astype(bool) for region in picture.record.regions}
+        assert found.keys() == set(np.unique(plane)) - {0}
+        assert all(np.array_equal(mask, plane == value) for value, mask in found.items())
+
+
+def flip(length: int) -> np.ndarray:
+    """Turns the first axis of an affine around."""
+    turned = np.diag([-1.0, 1.0, 1.0, 1.0])
+    turned[0, 3] = length - 1
+    return turned
+
+
+def test_an_object_without_a_code_refuses_its_case(folder: Path) -> None:
+    image, labels = anatomy()
+    write(folder, image, labels)
+    (folder / "codes.csv").write_text("who,value,code\np1,1,4\np1,2,1\np2,3,1\n")
+    toml = TOML.replace('labels = "', 'codes = "codes.csv", labels = "')
+    codes = 'codes = {{ case = "who", is = "{case}", value = "value", label = "code" }}'.replace("{{", "{").replace("}}", "}")
+    (folder.parent / "tiny.toml").write_text(toml.format(options=codes, ending="nii.gz", modality="ct"))
+    (task,), _ = found_tasks(load_source(folder.parent / "tiny.toml"), folder)
+    (reject,) = run(task)
+    assert (reject.reason, "the value 3" in reject.detail) == ("unknown_label", True)
+    (folder / "codes.csv").write_text("who,value,code\np1,1,4\np1,2,1\np1,3,1\n")
+    picture = run(task)[1]
+    assert {region.concept for region in picture.record.regions} == {"abdomen.spleen", "abdomen.liver"}
+    assert sum(region.concept == "abdomen.liver" for region in picture.record.regions) == 2  # two objects of one class

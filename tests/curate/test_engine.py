@@ -15,6 +15,7 @@ TOML = """
 name = "toy"
 title = "Toy"
 licence = "CC0-1.0"
+names = "public"
 [expected]
 images = 10
 [[part]]
@@ -74,7 +75,7 @@ def test_boxes_patients_and_splits(toy, tmp_path):
 
 def test_same_bytes_for_any_number_of_workers(toy, tmp_path, monkeypatch):
     source, folder = toy
-    monkeypatch.setattr("medglip.curate.engine.CASES_PER_PART", 4)
+    monkeypatch.setattr("medglip.curate.plan.CASES_PER_PART", 4)
     convert(source, folder, tmp_path / "one", workers=1)
     convert(source, folder, tmp_path / "two", workers=2)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
@@ -82,7 +83,7 @@ def test_same_bytes_for_any_number_of_workers(toy, tmp_path, monkeypatch):
 
 def test_a_stopped_run_goes_on_and_ends_the_same(toy, tmp_path, monkeypatch):
     source, folder = toy
-    monkeypatch.setattr("medglip.curate.engine.CASES_PER_PART", 2)
+    monkeypatch.setattr("medglip.curate.plan.CASES_PER_PART", 2)
     convert(source, folder, tmp_path / "whole")
 
     def stop(counts):
@@ -133,7 +134,7 @@ def test_bad_input_is_refused_in_one_sentence(toy, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("x")
-    for place, message in (("none", "is not a folder"), ("empty", "holds no file"), ("other", "holds nothing of")):
+    for place, message in (("none", "is not there"), ("empty", "holds no file"), ("other", "holds nothing of")):
         with pytest.raises(InputError, match=message):
             convert(source, tmp_path / place, tmp_path / "d")
     assert not (tmp_path / "d").exists()

@@ -61,7 +61,8 @@ def _pictures() -> list[Picture]:
                  intensity=Intensity("rgb")),
         _picture(film, 3, [nodule], modality="xray", split="test", texts=(said,), exhaustive=(NODULE,),
                  licence="CC0-1.0", flags=("lossy",)),
-        _picture(film[:, ::-1].copy(), 4, modality="xray", split="train"),
+        _picture(film[:, ::-1].copy(), 4, modality="xray", split="train",
+                 texts=(Text("Görülüyor mu?", "question", "tr", answer="Hayır, “yok”."), Text("Film.", "caption"))),
     ]  # fmt: skip
 
 

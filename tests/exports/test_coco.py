@@ -112,6 +112,7 @@ def test_own_export_comes_back(dataset, exported, tmp_path):
         assert replace(after, **kept) == before
         names = dict(zip([r.id for r in before.regions], [r.id for r in after.regions], strict=True))
         for old, text in zip(before.texts, after.texts, strict=True):
+            assert replace(text, spans=()) == replace(old, spans=())
             assert [span.regions for span in text.spans] == [tuple(names[r] for r in span.regions) for span in old.spans]
         assert (open_dataset(back).pixels(after.id) == dataset.display(before.id)).all()
         assert after.origin.case == f"made_up:{before.origin.case}"

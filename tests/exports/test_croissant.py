@@ -1,11 +1,13 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from medglip.exports import Choice, export
@@ -203,6 +205,15 @@ def test_dataset_can_carry_its_own_description(two_parts):
     describe(Dataset(path))
     assert json.loads((path / "croissant.json").read_text("utf-8")) == json.loads(json.dumps(document(Dataset(path))))
     assert not [problem for problem in validate(path) if problem.level == "error"]
+
+
+def test_a_column_that_some_file_is_too_old_to_have_is_not_described(two_parts, tmp_path):
+    described = {field["@id"] for one in document(two_parts)["recordSet"] for field in one["field"]}
+    path = Path(shutil.copytree(two_parts.path, tmp_path / "old"))
+    for file in path.glob("texts/made_up-0*.parquet"):
+        pq.write_table(pq.read_table(file).drop_columns(["answer"]), file)
+    old = {field["@id"] for one in document(Dataset(path))["recordSet"] for field in one["field"]}
+    assert described - old == {"texts/answer"}
 
 
 def _smaller(dataset: Dataset) -> Path:

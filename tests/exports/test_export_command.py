@@ -35,7 +35,7 @@ def test_out_and_back_in(run, dataset, tmp_path):
     assert (facts["images"], facts["regions"], facts["negative_images"]) == (2, 5, 1)
     words = ("--images", tmp_path / "coco/images", "--licence", "CC-BY-4.0", "--source", "back", "--json")
     facts = json.loads(run("import-coco", tmp_path / "coco/instances_train.json", tmp_path / "d", *words).out)
-    assert facts == {"source": "back", "images": 2, "regions": 5, "texts": 1, "rejects": {}}
+    assert facts == {"source": "back", "images": 2, "regions": 5, "texts": 3, "rejects": {}}
     run("export", dataset.path, tmp_path / "odvg", "--to", "odvg")
     words = ("--images", tmp_path / "odvg/images", "--licence", "CC-BY-4.0")
     assert "regions: 1" in run("import-odvg", tmp_path / "odvg/test.jsonl", tmp_path / "d", *words).out

@@ -75,7 +75,8 @@ def test_records_come_back_as_they_were(dataset, loaded):
                 for field in ("id", "label", "laterality", "score", "provenance", "instance", "long_axis_mm", "short_axis_mm"):
                     assert thing[field] == getattr(region, field)
             for said, text in zip(row["texts"], record.texts, strict=True):
-                assert (said["text"], said["kind"], said["language"]) == (text.text, text.kind, text.language)
+                for field in ("text", "kind", "language", "answer"):
+                    assert said[field] == getattr(text, field)
                 spans = [(span["start"], span["end"], tuple(span["regions"])) for span in said["spans"]]
                 assert spans == [(span.start, span.end, span.regions) for span in text.spans]
 

@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from medglip.errors import InputError
+from medglip.exports import export
 from medglip.exports.from_odvg import import_odvg
 from medglip.exports.incoming import Given
+from medglip.exports.mdetr import image_entry
+from medglip.records.record import Phrase, Region, Span, Text
 from medglip.store import open as open_dataset
 from medglip.store.checks.validate import validate
 
@@ -133,3 +136,21 @@ def test_what_is_wrong_is_listed(foreign):
     assert facts["rejects"] == {"box_out_of_image": 1, "duplicate_image": 1, "missing_file": 1, "unknown_label": 2}
     assert len(record.regions) == 1
     assert record.absent == record.exhaustive == ()
+
+
+def test_a_question_whose_words_name_the_regions_keeps_its_answer(tmp_path, make_picture, write_dataset):
+    nodule = Region("thorax.lung.nodule", (4.0, 5.0, 12.5, 13.0), phrases=(Phrase("lung nodule"),))
+    asked = Text("Is the nodule large?", "question", spans=(Span(7, 13, (f"{1:016x}-000",)),), answer="No, 8 mm.")
+    picture = make_picture(np.zeros((32, 40), np.uint8), 1, [nodule], texts=(asked,))
+    export(write_dataset(tmp_path / "d", [picture]), tmp_path / "out", "odvg")
+    import_odvg(tmp_path / "out/train.jsonl", tmp_path / "back", tmp_path / "out/images", GIVEN)
+    [text] = open_dataset(tmp_path / "back").record(0).texts
+    assert (text.text, text.kind, text.answer) == (asked.text, "question", asked.answer)
+    assert image_entry(picture.record, asked, 1)["answer"] == asked.answer
+
+
+@pytest.mark.parametrize("answer", [{}, {"answer": " "}, {"answer": None}])
+def test_a_question_without_an_answer_is_a_caption(foreign, answer):
+    grounding = {"caption": "Is it a polyp?", "caption_kind": "question", "regions": [], **answer}
+    _, [record] = foreign({"filename": "0.png", "grounding": grounding})
+    assert [(text.text, text.kind, text.answer) for text in record.texts] == [("Is it a polyp?", "caption", "")]

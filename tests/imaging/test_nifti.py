@@ -1,4 +1,6 @@
 import gzip
+import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -157,3 +159,163 @@ def test_real_edge_cases(real_data: Path) -> None:
     with pytest.raises(InputError, match=r"nifti1\.hdr"):
         read_volume(nibabel_data / "nifti1.hdr")
     assert "not_hu" in read_volume(real_data / "nifti-niivue" / "CT_AVM.nii.gz", modality="ct").flags
+
+
+def patched(path: Path, at: int, kind: str, *values: float) -> Path:
+    """The NIfTI-1 file with numbers of its header replaced."""
+    content = bytearray(path.read_bytes())
+    content[at : at + struct.calcsize(kind) * len(values)] = struct.pack(f"<{len(values)}{kind}", *values)
+    path.write_bytes(content)
+    return path
+
+
+PIXDIM, SLOPE = 80, 112  # offsets in the NIfTI-1 header
+
+
+def plain(path: Path, affine: np.ndarray | None, codes: tuple[int, int] = (1, 1)) -> Path:
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), affine)
+    image.set_sform(affine, codes[0])
+    image.set_qform(affine, codes[1])
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("slope", [0.0, float("nan")])
+def test_a_slope_of_zero_or_nan_scales_nothing(tmp_path: Path, slope: float) -> None:
+    path = patched(plain(tmp_path / "x.nii", np.eye(4)), SLOPE, "f", slope, 7.0)
+    assert read_volume(path).voxels.max() == 59
+
+
+@pytest.mark.parametrize(
+    ("pitch", "spacing"), [(-2.0, (3.0, 2.0, 2.0)), (0.0, None), (float("nan"), None)],
+)  # fmt: skip
+def test_a_pitch_that_cannot_be_is_never_made_up(tmp_path: Path, pitch: float, spacing: tuple | None) -> None:
+    matrix = np.diag([2.0, 2.0, 3.0, 1.0])
+    bare = patched(plain(tmp_path / "bare.nii", matrix, (0, 0)), PIXDIM, "f", pitch)
+    volume = read_volume(bare)
+    assert volume.spacing_kji_mm == spacing
+    assert "orientation_unknown" in volume.flags
+    only_qform = read_volume(patched(plain(tmp_path / "q.nii", matrix, (0, 1)), PIXDIM, "f", pitch))
+    assert only_qform.spacing_kji_mm == spacing
+    assert (only_qform.affine_ijk_to_mm is None) == (spacing is None)
+    with_sform = read_volume(patched(plain(tmp_path / "s.nii", matrix, (1, 1)), PIXDIM, "f", pitch))
+    assert with_sform.spacing_kji_mm == (3.0, 2.0, 2.0)  # the sform knows better
+
+
+def test_a_sheared_affine_is_kept_and_told(tmp_path: Path) -> None:
+    matrix = np.diag([2.0, 2.0, 3.0, 1.0])
+    matrix[1, 2] = 0.8
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), matrix)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "x.nii")
+    volume = read_volume(tmp_path / "x.nii")
+    assert volume.checks["sheared"] == "yes"
+    assert np.allclose(volume.affine_ijk_to_mm, np.diag([-1, -1, 1, 1]) @ matrix)
+    assert volume.spacing_kji_mm == pytest.approx((np.hypot(3.0, 0.8), 2.0, 2.0))
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Image, nibabel.MGHImage])
+def test_pairs_nifti_2_and_mgh_equal_nifti_1(tmp_path: Path, kind: type) -> None:
+    data, matrix = np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([-1.0, 2.0, 3.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(data, matrix), tmp_path / "one.nii")
+    ending = {nibabel.Nifti1Pair: "img", nibabel.Nifti2Image: "nii.gz", nibabel.MGHImage: "mgz"}[kind]
+    image = kind(data, matrix)
+    if kind is nibabel.Nifti2Image or kind is nibabel.Nifti1Pair:
+        image.set_sform(matrix, 1)
+    nibabel.save(image, tmp_path / f"two.{ending}")
+    one, two = read_volume(tmp_path / "one.nii"), read_volume(tmp_path / f"two.{ending}")
+    assert np.array_equal(one.voxels, two.voxels)
+    assert np.allclose(one.affine_ijk_to_mm, two.affine_ijk_to_mm)
+    if ending == "img":
+        assert np.array_equal(read_volume(tmp_path / "two.hdr").voxels, one.voxels)
+        (tmp_path / "two.img").unlink()
+        with pytest.raises(InputError, match="half of a pair"):
+            read_volume(tmp_path / "two.hdr")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("ending", ["nrrd", "nhdr", "mha", "mhd"])
+def test_packed_plain_and_detached_volumes_agree(tmp_path: Path, ending: str, compressed: bool) -> None:
+    image = SimpleITK.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(5, 4, 3))
+    image.SetSpacing((0.5, 2.0, 3.0))
+    image.SetOrigin((10.0, 20.0, 30.0))
+    SimpleITK.WriteImage(image, str(tmp_path / f"x.{ending}"), compressed)
+    volume = read_volume(tmp_path / f"x.{ending}")
+    assert np.array_equal(volume.voxels, np.arange(60).reshape(5, 4, 3))
+    assert volume.affine_ijk_to_mm @ (1, 1, 1, 1) == pytest.approx((10.5, 22.0, 33.0, 1.0))
+    parts = [path for path in tmp_path.iterdir() if path.suffix not in (".nhdr", ".mhd", ".nrrd", ".mha")]
+    if parts:
+        parts[0].unlink()
+        with pytest.raises(InputError, match=f"x.{ending}"):
+            read_volume(tmp_path / f"x.{ending}")
+
+
+def test_a_sheared_nrrd_is_kept_and_told(tmp_path: Path) -> None:
+    head = ["NRRD0004", "type: short", "dimension: 3", "space: left-posterior-superior", "sizes: 3 4 5",
+            "space directions: (2,0,0) (0,2,0) (0,0.8,3)", "space origin: (1,2,3)", "endian: little",
+            "encoding: raw", "", ""]  # fmt: skip
+    (tmp_path / "x.nrrd").write_bytes("\n".join(head).encode() + np.arange(60, dtype=np.int16).tobytes())
+    volume = read_volume(tmp_path / "x.nrrd")
+    assert volume.checks["sheared"] == "yes"
+    assert volume.affine_ijk_to_mm @ (1, 1, 1, 1) == pytest.approx((3.0, 4.8, 6.0, 1.0))
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<u1", "<f4", ">f4", "<f8", ">i4"])
+@pytest.mark.parametrize("scaled", [None, (0.37, -5.0), (1.0, 1000.0), (2.0, 0.0)])
+@pytest.mark.parametrize("kind", ["x.nii", "x.nii.gz", "x.img", "x.img.gz"])
+def test_voxels_equal_nibabels_own(tmp_path: Path, dtype: str, scaled: tuple[float, float] | None, kind: str) -> None:
+    data = np.random.default_rng(0).integers(0, 200, (6, 5, 4, 3)).astype(dtype)
+    header = (nibabel.nifti1.Nifti1PairHeader if ".img" in kind else nibabel.Nifti1Header)(endianness=dtype[0])
+    header.set_data_dtype(dtype)
+    image = (nibabel.Nifti1Pair if ".img" in kind else nibabel.Nifti1Image)(data, AFFINE_RAS, header)
+    nibabel.save(image, tmp_path / kind)
+    if scaled:
+        holder = tmp_path / kind.replace("img", "hdr")
+        head = bytearray(gzip.decompress(holder.read_bytes()) if kind.endswith("gz") else holder.read_bytes())
+        head[112:120] = struct.pack(dtype[0].replace("|", "<") + "2f", *scaled)
+        holder.write_bytes(gzip.compress(bytes(head)) if kind.endswith("gz") else bytes(head))
+    for index in range(3):
+        expected = np.asarray(nibabel.load(tmp_path / kind).dataobj)[..., index].T
+        voxels = read_volume(tmp_path / kind, index=index).voxels
+        assert voxels.dtype.isnative
+        assert np.array_equal(voxels, expected.astype(np.float32) if expected.dtype.kind == "f" else expected)
+        assert voxels.dtype == (np.float32 if expected.dtype.kind == "f" else np.dtype(dtype).newbyteorder("="))
+
+
+@pytest.mark.parametrize("index", [None, 2])
+def test_a_packed_file_that_ends_early_is_named_wherever_it_ends(tmp_path: Path, index: int | None) -> None:
+    shape = (20, 20, 20) if index is None else (20, 20, 20, 3)
+    path = write(tmp_path / "x.nii.gz", np.random.default_rng(0).integers(0, 900, shape).astype(np.int16))
+    whole = path.read_bytes()
+    for kept in (15, 300, 2000, len(whole) // 2, len(whole) - 500):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(InputError, match=r"x\.nii\.gz"):
+            read_volume(path, index=index)
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + b"\xff" * 1000 + whole[middle + 1000 :])
+    with pytest.raises(InputError, match=r"x\.nii\.gz"):
+        read_volume(path, index=index)
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4"])
+def test_reading_takes_little_more_memory_than_the_volume(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "x.nii.gz"
+    header = nibabel.Nifti1Header(endianness=dtype[0])
+    header.set_data_dtype(dtype)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((128, 256, 256), dtype), AFFINE_RAS, header), path)
+    tracemalloc.start()
+    try:
+        voxels = read_volume(path).voxels
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * voxels.nbytes
+
+
+def test_a_number_that_is_not_finite_is_filled_also_where_the_file_is_not_packed(tmp_path: Path) -> None:
+    array = np.array([[[1.0, np.nan], [3.0, -np.inf]]], np.float32)
+    before = write(tmp_path / "x.nii", array).read_bytes()
+    volume = read_volume(tmp_path / "x.nii")
+    assert volume.checks["not_finite_filled"] == "2"
+    assert np.array_equal(volume.voxels.T, [[[1.0, 1.0], [3.0, 1.0]]])
+    assert (tmp_path / "x.nii").read_bytes() == before

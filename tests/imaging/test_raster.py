@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
+import tifffile
 from PIL import Image
 
 from medglip.errors import InputError
-from medglip.imaging.raster import read_mask_raster, read_raster
+from medglip.imaging.raster import pages_of, read_mask_raster, read_raster
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -82,3 +83,66 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     for name in ("cut.jpg", "text.png", "empty.png", "gone.png"):
         with pytest.raises(InputError, match=name):
             read_raster(tmp_path / name)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_every_layout_of_a_tiff_gives_its_pixels(tmp_path: Path, bigtiff: bool, planar: str, tile: object, kind: str) -> None:
+    pixels = RANDOM.integers(0, 256, (40, 30, 3)).astype(kind)
+    stored = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
+    tifffile.imwrite(tmp_path / "x.tif", stored, bigtiff=bigtiff, planarconfig=planar, tile=tile, photometric="rgb")
+    back = read_raster(tmp_path / "x.tif")
+    assert back.dtype == kind
+    assert np.array_equal(back, pixels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "back"), [("float32", "float32"), ("float64", "float32"), ("int16", "int16"), ("uint32", "int32")]
+)
+def test_numbers_of_a_tiff_keep_their_type(tmp_path: Path, kind: str, back: str) -> None:
+    pixels = (RANDOM.normal(100, 30, (6, 5)) - (200 if kind[0] in "if" else 0)).astype(kind)
+    tifffile.imwrite(tmp_path / "x.tif", pixels)
+    found = read_raster(tmp_path / "x.tif")
+    assert found.dtype == back
+    assert np.allclose(found, pixels)
+
+
+def test_pages_of_a_tiff_are_read_one_by_one(tmp_path: Path) -> None:
+    pages = RANDOM.integers(0, 65536, (3, 6, 5)).astype(np.uint16)
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        for page in pages:
+            file.write(page, contiguous=False)
+    assert pages_of(tmp_path / "x.tif") == 3
+    assert all(np.array_equal(read_raster(tmp_path / "x.tif", frame=at), pages[at]) for at in range(3))
+    with pytest.raises(InputError, match=r"x\.tif"):
+        read_raster(tmp_path / "x.tif", frame=3)
+
+
+def test_white_is_zero_is_turned_around(tmp_path: Path) -> None:
+    deep = RANDOM.integers(0, 65536, (6, 5)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", 65535 - deep, photometric="miniswhite")
+    assert np.array_equal(read_raster(tmp_path / "x.tif"), deep)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_exif_orientations_agree_in_both_depths(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(GREY).save(tmp_path / "shallow.png", exif=exif)
+    deep = GREY.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "deep.tif", deep, extratags=[(0x0112, 3, 1, orientation, True)])
+    assert np.array_equal(read_raster(tmp_path / "deep.tif"), read_raster(tmp_path / "shallow.png").astype(np.uint16) * 257)
+
+
+def test_a_palette_of_16_bit_colours_with_alpha_loses_only_its_alpha(tmp_path: Path) -> None:
+    deep = RANDOM.integers(0, 65536, (6, 5, 4)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", deep, photometric="rgb", extrasamples=["unassalpha"])
+    assert np.array_equal(read_raster(tmp_path / "x.tif"), deep[..., :3])
+
+
+def test_a_deep_picture_with_exif_is_turned(tmp_path: Path) -> None:
+    deep = RANDOM.integers(0, 65536, (6, 5, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", deep, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)])
+    assert np.array_equal(read_raster(tmp_path / "x.tif"), np.rot90(deep, -1))

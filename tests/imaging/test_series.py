@@ -6,6 +6,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from medglip.errors import InputError
+from medglip.imaging.dicom import Unusable, read_header
 from medglip.imaging.series import dicom_files, read_folder, read_series, series_in
 from medglip.imaging.slices import cuts
 
@@ -67,7 +68,8 @@ def test_a_repeated_slice_is_dropped_and_a_conflicting_one_refused(tmp_path: Pat
 
 def test_missing_slices_are_counted_and_never_invented(tmp_path: Path, make_dicom: Make) -> None:
     volume = read_folder(write_series(tmp_path / "a", make_dicom, places=[0, 2.5, 5.0, 12.5, 15.0, 17.5]))
-    assert volume.checks == {"regular": "no", "missing_slices": "2"}
+    assert volume.checks == {"regular": "no", "missing_slices": "2", "missing_after_slice": "2, 2"}
+    assert "missing_slices" in volume.flags
     assert volume.shape_kji[0] == 6
     assert volume.voxel_mm3 is None
     assert volume.origins_mm[3] == pytest.approx((-20, -30, 12.5))
@@ -185,3 +187,101 @@ def test_real_multi_frame_equals_its_reference(real_data: Path) -> None:
 def test_real_tilt_is_found(real_data: Path) -> None:
     (series,) = series_in(dicom_files(real_data / "dicom-ct-head-ge-tilt"))
     assert "gantry_tilt" in read_series(series).flags
+
+
+def second_volume(folder: Path, make_dicom: Make, number: int, **elements: object) -> None:
+    """VOXELS plus ``number`` at the places of ``write_series``, as further files of the same series."""
+    for k in range(6):
+        facts = {
+            "ImageOrientationPatient": AXIAL, "PixelSpacing": [0.8, 0.6], "Modality": "MR",
+            "ImagePositionPatient": [-20.0, -30.0, 10 + 2.5 * k], "SOPInstanceUID": f"1.2.{3 + number}.{k}",
+            "SliceThickness": 2.5, "InstanceNumber": 6 * number + k,
+        } | elements  # fmt: skip
+        make_dicom(folder / f"n{number}_{k}", VOXELS[k] + number, **facts)
+
+
+def test_magnitude_and_phase_of_one_series_are_two_volumes(tmp_path: Path, make_dicom: Make) -> None:
+    second_volume(tmp_path, make_dicom, 1, ImageType=["ORIGINAL", "PRIMARY", "M", "FFE"])
+    second_volume(tmp_path, make_dicom, 2, ImageType=["ORIGINAL", "PRIMARY", "P", "FFE"])
+    volumes = [read_series(series) for series in series_in(dicom_files(tmp_path))]
+    assert [volume.shape_kji for volume in volumes] == [(6, 4, 5)] * 2
+    assert [np.array_equal(volume.voxels, VOXELS + number) for number, volume in enumerate(volumes, 1)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [("EchoTime", [80.0, 10.0]), ("DiffusionBValue", [1000.0, 0.0]), ("TemporalPositionIdentifier", [11, 2]),
+     ("TriggerTime", [300.0, 40.0])],
+)  # fmt: skip
+def test_volumes_at_one_place_are_told_apart_and_sorted_by_number(
+    tmp_path: Path, make_dicom: Make, keyword: str, values: list
+) -> None:
+    for number, value in enumerate(values, 1):
+        second_volume(tmp_path, make_dicom, number, **{keyword: value})
+    found = series_in(dicom_files(tmp_path))
+    assert [series.apart[0] for series in found] == [keyword] * 2
+    assert [float(series.apart[1]) for series in found] == sorted(map(float, values))
+    assert np.array_equal(read_series(found[0]).voxels, VOXELS + 2)  # the second one written has the smaller value
+
+
+def test_volumes_that_only_their_numbers_tell_apart(tmp_path: Path, make_dicom: Make) -> None:
+    for number in (1, 2, 3):
+        second_volume(tmp_path, make_dicom, number)
+    found = series_in(dicom_files(tmp_path))
+    assert [series.apart for series in found] == [("InstanceNumber", str(at)) for at in (1, 2, 3)]
+    assert all(np.array_equal(read_series(series).voxels, VOXELS + at) for at, series in enumerate(found, 1))
+
+
+def test_a_conflict_has_a_reason_of_its_own(tmp_path: Path, make_dicom: Make) -> None:
+    second_volume(tmp_path, make_dicom, 1, InstanceNumber=7)
+    second_volume(tmp_path, make_dicom, 2, InstanceNumber=7)
+    (series,) = series_in(dicom_files(tmp_path))
+    with pytest.raises(Unusable, match="no attribute tells them apart") as refused:
+        read_series(series)
+    assert refused.value.reason == "conflicting_slices"
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path, make_dicom: Make) -> None:
+    folder = write_series(tmp_path / "a", make_dicom)
+    place = {"ImageOrientationPatient": AXIAL, "PixelSpacing": [0.8, 0.6], "RescaleSlope": 1, "RescaleIntercept": -1024,
+             "SliceThickness": 2.5, "ImagePositionPatient": [-20.0, -30.0, 15.0]}  # fmt: skip
+    make_dicom(folder / "same_pixels", VOXELS[2], SOPInstanceUID="1.2.3.99", **place)
+    make_dicom(folder / "same_file", VOXELS[2], SOPInstanceUID="1.2.3.3", **place)
+    volume = read_folder(folder)
+    assert volume.checks == {"regular": "yes", "duplicate_slices": "1", "repeated_files": "1"}
+    assert np.array_equal(volume.voxels, VOXELS.astype(int) - 1024)
+
+
+def test_uneven_slices_are_flagged(tmp_path: Path, make_dicom: Make) -> None:
+    volume = read_folder(write_series(tmp_path / "a", make_dicom, places=[0, 2.5, 5.0, 6.2, 9.0, 13.3]))
+    assert "uneven_slices" in volume.flags
+    assert volume.voxel_mm3 is None
+
+
+def test_stacks_of_one_file_are_volumes_of_their_own(tmp_path: Path, make_dicom: Make) -> None:
+    path = enhanced(tmp_path / "multi", make_dicom) / "multi.dcm"
+    header = read_header(path, pixels=True)
+    for group in header.PerFrameFunctionalGroupsSequence:
+        content = Dataset()
+        content.StackID = "1" if float(group.PlanePositionSequence[0].ImagePositionPatient[2]) < 17 else "2"
+        group.FrameContentSequence = [content]
+    header.save_as(path)
+    volumes = [read_series(series) for series in series_in([path])]
+    assert [volume.shape_kji[0] for volume in volumes] == [3, 3]
+    assert np.array_equal(np.concatenate([volume.voxels for volume in volumes]), VOXELS.astype(int) - 1024)
+
+
+def test_real_volumes_in_time_and_direction_equal_their_reference(real_data: Path) -> None:
+    from medglip.imaging.nifti import read_volume
+    from medglip.imaging.volume import on_grid_of
+
+    for name, count in (("ge/dti/002", 4), ("ge/fmri/001", 2), ("philips_enhanced/fmri/001", 4)):
+        folder = real_data / "dicom-dicom2nifti" / name
+        found = series_in(dicom_files(folder))
+        assert len(found) == count
+        for at, series in enumerate(found):
+            volume = read_series(series)
+            reference = read_volume(folder.parent / f"{folder.name}_ground_truth.nii.gz", index=at)
+            voxels, off = on_grid_of(volume, reference, name)
+            assert off == 0.0
+            assert np.allclose(volume.voxels, voxels, atol=1e-3), name

@@ -142,3 +142,14 @@ def test_empty_planes_are_kept_by_share() -> None:
     assert set(range(8, 12)) < set(kept)
     assert choose_slices(np.zeros((1, 20), int), 4) == []
     assert len(choose_slices(np.zeros((1, 20), int), 4, empty_share=0.5)) == 2
+
+
+@pytest.mark.parametrize("signs", list(product((-1.0, 1.0), repeat=3)))
+def test_a_plane_has_its_own_memory_and_lies_in_one_piece(signs: tuple[float, ...]) -> None:
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    volume = Volume(voxels, np.diag([*signs, 1.0]), (1.0, 1.0, 1.0))
+    for cut in cuts(volume, PLANES):
+        plane = cut.take(voxels, 1)
+        assert plane.flags.c_contiguous
+        assert not np.shares_memory(plane, voxels)
+        assert np.array_equal(plane, cut.turned(voxels.take(1, axis=cut.axis)))

@@ -108,7 +108,10 @@ def test_identified_gives_ids_once():
 
 
 @pytest.mark.parametrize("make", [lambda: Phrase(" "), lambda: Text(""), lambda: Phrase("kidney", "guess"),
-                                  lambda: Text("a", "poem"), lambda: Intensity(unit="counts"),
+                                  lambda: Text("a", "poem"),
+                                  lambda: Text("a?", "question"), lambda: Text("a?", "question", answer=" \n"),
+                                  lambda: Text("a.", "report", answer="b"), lambda: Text("a.", answer=" "),
+                                  lambda: Intensity(unit="counts"),
                                   lambda: Intensity(window=(1.0, 1.0))])  # fmt: skip
 def test_small_records_check_too(make):
     with pytest.raises(RecordError, match="allowed"):

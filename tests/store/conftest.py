@@ -56,7 +56,8 @@ def _picture(seed: int, *, split: str = "train", dataset: str = "made_up") -> Pi
         spacing_source="affine", intensity=Intensity("HU", 1.0, -1024.0, (-160.0, 240.0), inverted=True),
         keys=Keys("ab" * 8, "cd" * 8, None) if split == "train" else Keys(), group=f"{split}{seed % 3}", split=split,
         split_source="hash", regions=regions if seed % 5 else (), absent=("thorax.lung@left",),
-        exhaustive=(KIDNEY, LIVER), texts=(Text("Both kidneys are seen."), Text("CT", "caption", "de")),
+        exhaustive=(KIDNEY, LIVER), texts=(Text("Both kidneys are seen."), Text("CT", "caption", "de"),
+                                          Text("Wo ist die Zyste?", "question", "de", answer="In der Niere.")),
         flags=("oblique",),
     )  # fmt: skip
     return Picture(identified(record), pixels)

@@ -19,7 +19,7 @@ def test_tables_are_frames_of_plain_columns(dataset_path, pictures):
     assert "rle" not in dataset.regions
     assert dataset.table("regions", ["rle"])["rle"].notna().sum() == 2 * sum(bool(p.record.regions) for p in pictures)
     assert list(dataset.table("images", ["modality", "id"]).columns) == ["modality", "id"]
-    assert len(dataset.texts) == 2 * len(pictures)
+    assert len(dataset.texts) == 3 * len(pictures)
     assert len(dataset.volumes) == len(dataset.rejects) == 1
     left = dataset.regions.query("laterality == 'left'")
     assert set(left["concept"]) == {"abdomen.kidney@left"}

@@ -24,7 +24,7 @@ from medglip.store.manifest import table_files, totals
 from medglip.store.pixels import TAR_BLOCK, name_in_header, pixel_sha256, pixels_of_png
 from medglip.store.place import Place
 from medglip.store.read import Dataset
-from medglip.store.schema import SCHEMAS, TABLES
+from medglip.store.schema import ADDED, SCHEMAS, TABLES
 
 _ROUNDING_MM = 1e-3
 # PNGs that are decoded ahead of their turn, so that all cores work and few pixels are in memory.
@@ -65,6 +65,8 @@ def check_tables(place: Place, manifest: dict[str, Any]) -> Problems:
                 continue
             for field in SCHEMAS[table]:
                 at = found.get_field_index(field.name)
+                if at < 0 and field.name in ADDED.get(table, {}):
+                    continue  # the file is of an earlier minor version
                 if at < 0 or found.field(at) != field:
                     what = "is not there" if at < 0 else f"is {found.field(at).type}"
                     what = f"The column {field.name!r} {what}; it must be {field}; convert the source again."

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from medglip.store.manifest import table_files
 from medglip.store.read import Dataset
+from medglip.store.schema import completed
 
 _BATCH = 65536
 _LISTS_APART = "\x1f"  # no concept holds it
@@ -27,8 +28,13 @@ def batches(dataset: Dataset, table: str, columns: list[str] | None = None) -> I
         first = 0
         with dataset.place.parquet(name) as file:
             for batch in file.iter_batches(_BATCH, columns=columns):
-                yield name, first, batch
+                yield name, first, _completed(table, batch) if columns is None else batch
                 first += batch.num_rows
+
+
+def _completed(table: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    rows = completed(table, pa.Table.from_batches([batch])).combine_chunks()
+    return rows.to_batches()[0] if batch.num_rows and rows.num_columns > batch.num_columns else batch
 
 
 def rows_of(frame: pd.DataFrame) -> Iterator[Any]:

@@ -13,28 +13,39 @@ import pyarrow.compute as pc
 from medglip.store.checks.problems import Problem
 
 _YEAR, _MONTH, _DAY = "(19|20)[0-9]{2}", "(0[1-9]|1[0-2])", "(0[1-9]|[12][0-9]|3[01])"
+_LETTER = "[A-Za-z\u00c0-\U0010ffff]"  # of any script; neither of the two engines has a sign for it that the other knows
+_SHORT_MONTH, _SHORT_DAY = "(0?[1-9]|1[0-2])", "(0?[1-9]|[12][0-9]|3[01])"
+_WORD_MONTH = "(?i:jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]{0,7}"
 # Written for RE2, which Arrow uses: no look-around, so a neighbour that must not be a digit is part of the match.
 PATTERNS = {
     "a DICOM UID": r"(^|[^0-9.])[0-9]+(\.[0-9]+){5,}",
     "a date": (
-        rf"(^|[^0-9])({_YEAR}({_MONTH}{_DAY}|-{_MONTH}-{_DAY})|{_DAY}[./]{_MONTH}[./]{_YEAR}|{_MONTH}/{_DAY}/{_YEAR})"
-        r"($|[^0-9])"
+        rf"(^|[^0-9])({_YEAR}({_MONTH}{_DAY}|[-/]{_SHORT_MONTH}[-/]{_SHORT_DAY})|{_SHORT_DAY}[./-]{_SHORT_MONTH}[./-]{_YEAR}"
+        rf"|{_SHORT_MONTH}/{_SHORT_DAY}/{_YEAR}|{_SHORT_DAY}[. -]{{0,2}}{_WORD_MONTH}[., -]{{1,2}}{_YEAR})($|[^0-9])"
+        rf"|(^|[^A-Za-z]){_WORD_MONTH} {_SHORT_DAY}(st|nd|rd|th)?,? {_YEAR}($|[^0-9])"
     ),
-    "a person's name": r"[A-Za-z][A-Za-z'-]+\^[A-Za-z]",
+    "a person's name": rf"{_LETTER}['-]?{_LETTER}{{1,64}}\^+{_LETTER}",
+    "a name with a title": r"(^|[^A-Za-z])(Mr|Mrs|Ms|Dr|Prof|Herr|Frau|Mme)\.? [A-Z][a-z]+",
     "a patient's name or number": (
-        r"(?i)(patient'?s?[ _]?(name|id|birth[ _]?date)|\(0010,[ ]?00[1-4]0\)|(^|[^a-z])(mrn|dob|accession( number)?))"
-        r"['\"]?\s*[:=#]\s*['\"]?\w"
+        r"(?i:(patient'?s?[ _]?(name|id|no|number|birth[ _]?date|address)|\(0010,[ ]?[0-9a-f]{4}\)"
+        r"|(^|[^a-z])(mrn|ssn|dob|date of birth|birth[ _]?date|(hospital|medical record) (no|number)|accession( number)?))"
+        r"['\"]?\s*[:=#]\s*['\"]?\w|(^|[^a-z])(mrn|ssn) [a-z]?[0-9]{3})"
     ),
-    "an e-mail address": r"[A-Za-z0-9][A-Za-z0-9._%+-]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}",
+    "a social security or telephone number": (
+        r"(^|[^0-9A-Za-z.-])([0-9]{3}-[0-9]{2}-[0-9]{4}|\+[0-9]{1,3}[ /-]?\(?[0-9]{2,5}\)?([ /-]?[0-9]{2,5}){2,4})"
+        r"($|[^0-9A-Za-z.-]|\.($|[^0-9]))"
+    ),
+    "an e-mail address": r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}",
     "an absolute path": r"(^|[\s'\"(=])(/[\w.@+-]+){2,}|(^|[^A-Za-z])[A-Za-z]:[\\/]\w|\\\\\w+\\",
     "a number like those of hospitals' patients": r"(^|[^0-9A-Za-z._-])[0-9]{7,10}($|[^0-9A-Za-z._-]|\.($|[^0-9]))",
 }
 # Columns that say where something came from. A public source's own file names may hold UIDs, dates and numbers.
 _PROVENANCE = ("file", "case", "instance", "detail")
 _MILD = ("a DICOM UID", "a date")
+_TITLED = "a name with a title"  # in texts that were published, mostly who wrote them
 _NUMBER = "a number like those of hospitals' patients"
 # Prose; elsewhere a long number is more often a size or the source's own count.
-_PROSE = ("text", "phrases")
+_PROSE = ("text", "answer", "phrases")
 # Hashes and numbers made here, and words of medglip's own lists.
 _OWN = ("id", "image_id", "sha256", "perceptual_hash", "shard", "patient", "study", "series", "group", "rle", "parents",
         "concept", "label", "laterality", "phrase_kinds", "provenance", "split", "split_source", "modality", "unit", "axis",
@@ -50,7 +61,7 @@ class Trace(NamedTuple):
         row: Row of the table.
         column: Its column.
         what: Which pattern it holds.
-        mild: True where a public source's own name may look so (a UID as file name).
+        mild: True where a public source's own name may look so (a UID as file name), or an author's.
     """
 
     row: int
@@ -97,7 +108,7 @@ def traces(table: pa.Table) -> Iterator[Trace]:
         if not pc.any(suspect).as_py():
             continue
         for what, pattern in PATTERNS.items():
-            mild = name in _PROVENANCE and what in _MILD
+            mild = what == _TITLED or (name in _PROVENANCE and what in _MILD)
             if what == _NUMBER:
                 if name in _PROVENANCE:
                     continue

@@ -42,7 +42,7 @@ PLACES: dict[str, dict[str, str]] = {
         **{name: f"regions/*/box_xyxy/{at}" for at, name in enumerate(("x0", "y0", "x1", "y1"))},
         "rle": "regions/*/mask/counts", "phrases": "regions/*/phrases/*.text", "phrase_kinds": "regions/*/phrases/*.kind",
     },
-    "texts": {name: f"texts/*/{name}" for name in ("text", "kind", "language", "spans")},
+    "texts": {name: f"texts/*/{name}" for name in ("text", "kind", "language", "spans", "answer")},
     "volumes": {
         **_same("id", "modality", "licence", "affine_ijk_to_mm", "orientation", "checks", "instances"),
         **_ORIGIN, **_KEYS,
@@ -118,6 +118,17 @@ def faults(table: str, batch: pa.RecordBatch) -> Iterator[Fault]:
         yield from _fault(
             batch.column("phrase_kinds"), _mask(pc.not_equal(*lengths)), "regions/*/phrases/*.kind", "one kind a phrase"
         )
+    if table == "texts" and {"kind", "answer"} <= set(names):
+        yield from _check_answers(batch)
+
+
+def _check_answers(batch: pa.RecordBatch) -> Iterator[Fault]:
+    """A question has an answer, and no other text has one."""
+    kind, answer = batch.column("kind"), batch.column("answer")
+    asked, given = _mask(pc.equal(kind, "question")), _mask(pc.greater(pc.utf8_length(answer), 0))
+    said = _mask(pc.match_substring_regex(answer, _re2(r"\S")))
+    yield from _fault(answer, asked & ~said, "texts/*/answer", "text with words, because its kind is question")
+    yield from _fault(answer, ~asked & given, "texts/*/answer", "empty text, because its kind is not question")
 
 
 @cache

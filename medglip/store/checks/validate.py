@@ -28,6 +28,7 @@ from medglip.store.checks.dataset_checks import (
     check_volumes,
 )
 from medglip.store.checks.image_table import read_images
+from medglip.store.checks.names import check_names, check_shards
 from medglip.store.checks.problems import LISTED, Problem, Problems, capped
 from medglip.store.checks.region_checks import Used, check_regions
 from medglip.store.checks.split_checks import check_splits, check_twins
@@ -96,11 +97,13 @@ def _meaning(dataset: Dataset, with_pixels: bool, documents: bool, on_progress: 
         ("splits", check_splits(dataset)),
         ("twins", check_twins(dataset, look=with_pixels)),
         ("privacy", check_rejects(dataset)),
+        ("privacy", check_names(dataset)),
         ("expected", check_expected(dataset)),
     ]
     if documents:
         steps.append(("schema", check_documents(dataset)))
     if with_pixels:
+        steps.append(("privacy", check_shards(dataset.place, dataset.manifest)))
         steps.append(("pixels", _pixels(dataset, on_progress)))
     for check, problems in steps:
         yield from _safely(problems, check, dataset.place)

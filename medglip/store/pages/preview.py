@@ -27,7 +27,7 @@ from medglip.store.read import Dataset
 PER_SOURCE, PER_LABEL = 12, 2
 # Pictures that fit on one page; of more, each source shows its first and has a page of its own.
 ON_ONE_PAGE, FIRST_OF_A_SOURCE = 150, 4
-_LISTED_ABSENT, _PAIRS = 6, 12
+_LISTED_ABSENT, _LISTED_ASKED, _PAIRS = 6, 4, 12
 _ONE = {
     "images": "image", "regions": "region", "labels": "label", "sources": "source", "modalities": "modality",
     "volumes": "volume", "texts": "text", "rejected items": "rejected item",
@@ -44,6 +44,8 @@ class Card:
     facts: tuple[str, ...]
     absent: tuple[str, ...]
     more_absent: int
+    asked: tuple[tuple[str, str], ...]
+    more_asked: int
 
 
 def preview(dataset: Dataset | str | Path, *, per_label: int = PER_LABEL, per_source: int = PER_SOURCE) -> Path:
@@ -152,9 +154,10 @@ def _card(dataset: Dataset, image: str, tree: LabelTree, folder: Path) -> Card:
     file = folder / f"{image}.jpg"
     file.write_bytes(_jpeg(drawn.picture))
     absent = [name_of(concept, tree) for concept in record.absent]
+    asked = [(text.text, text.answer) for text in record.texts if text.kind == "question"]
     return Card(
         file.name, drawn, record.origin.file, _said_of(record), tuple(absent[:_LISTED_ABSENT]),
-        max(0, len(absent) - _LISTED_ABSENT),
+        max(0, len(absent) - _LISTED_ABSENT), tuple(asked[:_LISTED_ASKED]), max(0, len(asked) - _LISTED_ASKED),
     )  # fmt: skip
 
 

@@ -9,12 +9,28 @@ FOUND = [
     ("2009-02-14", "a date"),
     ("14.02.2009", "a date"),
     ("02/14/2009", "a date"),
+    ("2009/2/14", "a date"),
+    ("3.5.2009", "a date"),
+    ("14-FEB-2009", "a date"),
+    ("14 February 2009", "a date"),
+    ("seen on Feb 4th, 2009", "a date"),
+    ("12. März 2009", "a date"),
     ("DOE^JOHN", "a person's name"),
+    ("Müller^Jürgen", "a person's name"),
+    ("O'Neill^^Anna", "a person's name"),
+    ("山田^太郎", "a person's name"),
+    ("asked by Dr. Smith", "a name with a title"),
+    ("asked by Frau Huber", "a name with a title"),
     ("PatientName: Doe", "a patient's name or number"),
     ('{"PatientID": "x1"}', "a patient's name or number"),
     ("(0010,0010) = Doe", "a patient's name or number"),
     ("patient's name: Doe", "a patient's name or number"),
     ("MRN# 12", "a patient's name or number"),
+    ("MRN A1234", "a patient's name or number"),
+    ("Date of birth: March", "a patient's name or number"),
+    ("(0010,1040) = street", "a patient's name or number"),
+    ("123-45-6789", "a social security or telephone number"),
+    ("call +49 89 1234 5678", "a social security or telephone number"),
     ("jane.doe@hospital.example.org", "an e-mail address"),
     ("see /home/jane/scan.dcm", "an absolute path"),
     ("C:\\\\Users\\\\jane", "an absolute path"),
@@ -26,6 +42,8 @@ CLEAN = [
     "slice 12 of 240",
     "The patient is well.", "the DICOM file has no PatientID", "ratio 1/2", "a/b/c.png", "version 1.2.3", "3 x 4 x 5",
     "2009", "grade III/IV", "120.000", "identified", "and/or",
+    "drs. and ms. are titles", "5 ms Echo", "may 12 lesions", "10^6 cells", "T1^T2", "2 to 12-2009", "1/2/3", "grade 3-5-2",
+    "in March 2009", "PI-RADS 4-5", "+12 HU", "5-10-15 mm",
 ]  # fmt: skip
 
 
@@ -42,11 +60,15 @@ def test_words_of_medicine_are_left_alone(text):
 
 
 def test_where_a_string_stands_decides_how_bad_it_is():
-    table = pa.table({"file": ["1.2.840.10008.5.1.4/20090214_12345678.dcm"], "attributes": ['{"count": 12345678}']})
+    table = pa.table({
+        "file": ["1.2.840.10008.5.1.4/20090214_12345678.dcm"], "attributes": ['{"count": 12345678}'],
+        "text": ["Case courtesy of Dr Smith"],
+    })  # fmt: skip
     assert {(trace.column, trace.what, trace.mild) for trace in traces(table)} == {
         ("file", "a DICOM UID", True),
         ("file", "a date", True),
         ("attributes", "a number like those of hospitals' patients", True),
+        ("text", "a name with a title", True),
     }
 
 

@@ -17,7 +17,7 @@ SCHEMA = json.loads((shelf("schemas") / "record.schema.json").read_text("utf-8")
 # Values that break some rule of some place, by the kind of column.
 WRONG = {
     "text": ["", " ", "\u00a0\u2003", "x-ray", "G" * 16, "0" * 15, "a.B", "liver ", "with\nline", "é", "dix", "unicorn", "LPX",
-             "a@port", "-en", "1", "{}"],
+             "a@port", "-en", "1", "{}", "question"],
     "number": [0, -1, 1, 2, 3, 5, 16, 17, -0.5, 1.5],
     "json": ["{", "[]", "1", '{"a": null}', '{"a": [1]}', '{"a": NaN}', '{"a": {"b": 1}}', '{"a": true}', '{"a": 1.5}',
              '{"a": "b"}', '{"a": 1e5, "ü": "\\u00fc\\""}', '{"a": 01}'],

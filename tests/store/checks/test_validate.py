@@ -42,6 +42,10 @@ def second(**values: object) -> Callable[[list[dict]], None]:
     return lambda rows: rows[1].update(values)
 
 
+def third(**values: object) -> Callable[[list[dict]], None]:
+    return lambda rows: rows[2].update(values)
+
+
 def test_a_clean_dataset_has_no_problem(dataset_path):
     done = []
     assert validate(dataset_path, on_progress=lambda number, total: done.append((number, total))) == []
@@ -96,6 +100,11 @@ FAULTS = [
     ("regions", first(phrases=["seen by jane.doe@hospital.org"]), "an e-mail address"),
     ("regions", first(phrases=["of 12345678"]), "a number like those"),
     ("regions", first(attributes='{"PatientName": "Doe"}'), "a patient's name or number"),
+    ("texts", first(kind="question"), "because its kind is question"),
+    ("texts", first(answer="No."), "because its kind is not question"),
+    ("texts", third(answer=" "), "text with words"),
+    ("texts", third(answer="Yes, on 20090214."), "a date"),
+    ("texts", third(answer="Of 12345678."), "a number like those"),
     ("texts", first(text="MRN: 4711."), "a patient's name or number"),
     ("texts", first(text="Seen on 14.02.2009."), "a date"),
     ("texts", first(spans=[{"start": 3, "end": 90, "regions": ["0000000000000001-000"]}]), "not inside the text"),

@@ -9,7 +9,7 @@ from PIL import Image
 from medglip import store
 from medglip.records.labels import label_tree
 from medglip.records.masks import rle_of_mask
-from medglip.records.record import Region
+from medglip.records.record import Region, Text
 from medglip.store.pages.charts import heat_maps, histograms
 from medglip.store.pages.overlays import DRAWN, THUMBNAIL, edge_letters, overlay
 from medglip.store.pages.preview import chosen_images, preview
@@ -39,6 +39,16 @@ def test_words_of_the_source_are_text_not_markup(tmp_path, plain_picture, info):
     assert "<script" not in page
     assert "A &amp; B" in page
     assert "partial copy: 1 of 780 images" in page
+
+
+def test_a_card_has_the_first_questions_with_their_answers(tmp_path, plain_picture, info):
+    asked = tuple(Text(f"Is it <{number}>?", "question", answer=f"No & {number}.") for number in range(6))
+    write_part(tmp_path / "d", "p", [plain_picture(1, texts=(Text("Not shown."), *asked))], info=info)
+    page = preview(tmp_path / "d").read_text()
+    shown = [f"Is it &lt;{number}&gt;? <b>No &amp; {number}.</b>" in page for number in range(6)]
+    assert shown == [True] * 4 + [False] * 2
+    assert "2 more questions." in page
+    assert "Not shown." not in page
 
 
 def test_a_dataset_of_rejects_has_a_page(tmp_path, reject, info):

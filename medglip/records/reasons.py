@@ -1,0 +1,117 @@
+"""Why an item was not converted (reason codes) and what a user should know of a record (flags), in words.
+
+The codes stand in the tables; the sentences in reports and in docs/reference/reasons.md. Rules are those of the guide to
+conversion. Knows no items.
+"""
+
+REASONS = {
+    "ambiguous_file": "More than one file plays a part of which there must be one.",
+    "ambiguous_label": "Boxes of one row have several labels, and nothing says which is which.",
+    "ambiguous_list": "A list names the case twice, in different ways.",
+    "ambiguous_series": "The files make up more than one volume; only one is allowed in a case.",
+    "ambiguous_table": "Two tables both name the image, and one of them must be chosen.",
+    "bad_box": "The box is empty, turned around or not a number.",
+    "bad_cell": "A cell that should hold numbers holds something else.",
+    "bad_list": "A cell that should hold a list holds something else.",
+    "bad_mask": "The mask is not what the source says it is.",
+    "bad_number": "A cell that should hold a number holds something else.",
+    "bad_path": "A file is named by a path that leaves its folder.",
+    "bad_pixels": "The array holds no picture: numbers that are not finite, or colours of an unknown range.",
+    "bad_polygon": "A coordinate of the polygon is no number.",
+    "bad_rle": "The run-length code does not fit its image.",
+    "bad_side": "The word for the patient's side is none that is known.",
+    "box_out_of_image": "The box leaves its image by more than a pixel or 1 %.",
+    "broken_member": "A file is broken inside its archive.",
+    "broken_pixels": "The pixels decode to one value, though the file says that it shows more.",
+    "changed_case": "A case that is in the dataset already has other files now; convert into a new dataset.",
+    "colour_mask": "The mask has colours where numbers are expected.",
+    "conflicting_slices": "Different slices lie at one place and nothing tells them apart.",
+    "constant_image": "All pixels are equal; there is nothing to see.",
+    "contradiction": "A row says that there is nothing, and marks something all the same.",
+    "damaged_dicomdir": "A DICOMDIR is damaged or names no file; the files beside it are read without it.",
+    "data_after_end": "An archive goes on after its end; what follows was not read.",
+    "duplicate_case": "Two files differ in their ending only.",
+    "duplicate_image": "Two images have one name.",
+    "duplicate_label": "A label is marked twice in one volume.",
+    "encrypted_member": "A file in an archive is protected by a password.",
+    "failed": "The converter itself failed; please report it.",
+    "geometry_mismatch": "The mask lies elsewhere than its image, or is turned or scaled against it.",
+    "invalid_record": "What was read makes no valid record.",
+    "killed_process": "The process that read it was killed, perhaps for memory.",
+    "low_quality": "A machine's mask is worse than the source takes.",
+    "missing_answer": "A question has no answer, or an answer no question.",
+    "missing_column": "The table lacks a column that the source names.",
+    "missing_field": "A template of the source names what the case does not have.",
+    "missing_file": "A file that a table, a list or the layout names is not there.",
+    "missing_image": "What it marks is not in the input.",
+    "missing_mask": "A slice of the series has no mask, where each needs one.",
+    "missing_row": "No row of the table names the image.",
+    "name_taken": "An archive unpacks to a name that another file has.",
+    "no_area": "The drawing encloses nothing: a dot, a line, or too few points.",
+    "no_decoder": "Nothing installed can decode the way in which the pixels are compressed (it is named after the colon).",
+    "no_image": "The DICOM object marks or describes images, and holds none.",
+    "no_pixel": "The drawing encloses no centre of a pixel.",
+    "no_pixels": "The DICOM object holds no pixels, or lacks what it takes to read them.",
+    "no_sequence": "The number of the frame lies before the first sequence of a list.",
+    "no_such_frame": "The frame that is marked is not in the file.",
+    "non_integer_labels": "The mask holds numbers that are not whole.",
+    "not_a_picture": "The DICOM object holds no picture.",
+    "not_binary": "A mask of one class holds several values.",
+    "not_filled": "The outline is not closed, so it has no inside.",
+    "not_retrieved": "The archive in the network did not give the file.",
+    "off_slices": "The outline lies on no slice of the series.",
+    "orientation_unknown": "A side is to be told by the place, and nothing says where the patient's left is.",
+    "orphan": "The file belongs to no image.",
+    "other_modality": "The file is of another modality than the source says.",
+    "outside_image": "The drawing lies outside its image.",
+    "pickled_array": "The array file holds Python objects, which are never loaded.",
+    "planar_tiles": "A tiled TIFF keeps each colour in tiles of its own, which are not read.",
+    "size_mismatch": "Mask or box are for another size of image.",
+    "too_large": "The image is too large to be read in one piece.",
+    "unknown_image": "The table names an image that no pattern finds.",
+    "unknown_label": "The raw label has no entry in the source's TOML, so no name can be trusted.",
+    "unlabelled": "Nobody marked it: no negative, and nothing to learn from.",
+    "unreadable_archive": "An archive inside the input is broken, cut off, or too deep inside others.",
+    "unreadable_file": "The file is missing, broken, cut off, or of another kind than its name says.",
+    "unsafe_name": "A name leads out of the folder that it belongs to.",
+    "unsupported_compression": "A file in an archive is compressed in a way that is not read.",
+}
+"""Reason code of a Reject -> what it means."""
+
+FLAGS = {
+    "bits_mismatch": "Header and compressed data disagree about bits or sign; the compressed data was believed.",
+    "burned_in_risk": "Text may be drawn into the pixels, names among it; look before you publish.",
+    "difficult": "The source calls the object difficult to recognise.",
+    "face_risk": "A face can be made from the volume that it is a slice of.",
+    "gantry_tilt": "The slices are sheared against their axis; lengths across them are those of the tilted volume.",
+    "lossy": "The file was compressed with loss.",
+    "maybe_inverted": "The mask covers nearly all of the image: inside and outside may be exchanged.",
+    "mended_jpeg": "A JPEG scan header named impossible coefficients; it was put right.",
+    "merged": "One region in several pieces.",
+    "missing_slices": "Slices of the series are missing; those that are there are used.",
+    "mosaic": "A slice of a Siemens mosaic, which was taken apart.",
+    "not_hu": "The values of this CT are not Hounsfield units.",
+    "oblique": "The plane lies far from the anatomical one that it is named after.",
+    "orientation_unknown": "The file does not say where left and right are.",
+    "overlay_in_pixels": "Graphics lay in unused bits of the pixels; they were cleared.",
+    "overlay_plane": "Graphics lie beside the pixels in an overlay plane; they were left out.",
+    "soft_mask": "Many values of the binary mask lie between inside and outside, so its border is uncertain.",
+    "spacing_uncalibrated": "The pitch was measured at the detector, not in the patient.",
+    "suv_unavailable": "The header does not tell what SUV needs; values are relative.",
+    "tiny": "Below 100 pixels or 4 pixels short: kept, and left to exports to leave out.",
+    "touches_border": "The region goes on outside the image, perhaps.",
+    "truncated": "The source says that the object goes on outside the image.",
+    "uncertain": "The reader, or the way it was made, says that the region is uncertain.",
+    "uneven_slices": "The slices of the series are unevenly spaced; each keeps its own place.",
+    "ybr_tagged_rgb": "The header said RGB and the pixels were YBR; they were converted.",
+}
+"""Flag of an image, volume or region -> what it means."""
+
+
+def meaning_of_reason(reason: str) -> str:
+    """What a reason means; what stands after a colon is its detail. Empty for one that is not known.
+
+    >>> meaning_of_reason("no_decoder:1.2.840.10008.1.2.4.55")[:17]
+    'Nothing installed'
+    """
+    return REASONS.get(reason.partition(":")[0], "")
