@@ -109,7 +109,8 @@ def _parsed(path: Path, file: str, _mtime: int, _size: int) -> _Coco:
         images: dict[str, list[dict[str, Any]]] = {}
         for entry in data["images"]:
             hash(entry["id"])  # else a TypeError, as of any other wrong entry
-            images.setdefault(stems(entry["file_name"])[0], []).append({"id": entry["id"], **entry})
+            name = str(entry["file_name"])
+            images.setdefault(stems(name)[0], []).append({"id": entry["id"], **entry, "file_name": name})
         marks: dict[Any, list[dict[str, Any]]] = {}
         for item in data["annotations"]:
             marks.setdefault(item["image_id"], []).append(item)

@@ -32,8 +32,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pydicom.dataset import Dataset
+
 from medglip.curate.boxes import add_once, box_of_numbers
 from medglip.curate.cases import Case, Refused, Shot
+from medglip.curate.headers import ids_of, image_header, says_dicom
 from medglip.curate.layout import find, listed, without_ending
 from medglip.curate.marks import Marks
 from medglip.curate.regions import region_of_box
@@ -49,8 +52,8 @@ from medglip.curate.tables import (
     rows_of,
     unnamed,
 )
-from medglip.errors import InputError, SourceError
-from medglip.imaging.dicom import MODALITY_OF, NO_IMAGE, DicomImage, is_dicom, read_dicom, read_header
+from medglip.errors import SourceError
+from medglip.imaging.dicom import DicomImage, read_dicom, read_header
 from medglip.imaging.intensity import encode, storage_of
 from medglip.records import Intensity, Picture, Reject
 
@@ -59,7 +62,6 @@ OPTIONS = ("columns", "id", "label", "format", "frame", "negative", "unlisted", 
            "other_modality", "missing_images", "window", *ABOUT_OPTIONS)  # fmt: skip
 
 _FRAMES = 8
-_IDS = {"sop": "SOPInstanceUID", "patientid": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
 
 
 def cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
@@ -111,7 +113,7 @@ def _images(part: Part, folder: Path) -> Iterator[Case | Reject]:
     """The images of the part with the ids of their headers, and Rejects for DICOM files that are none."""
     paths = listed(folder)
     shared = {role: tuple(entry.path for entry in find(part.files[role], paths)) for role in part.files if role != "image"}
-    dicoms = [entry for entry in find(part.files["image"], paths) if is_dicom(folder / entry.path)]
+    dicoms = [entry for entry in find(part.files["image"], paths) if says_dicom(folder / entry.path)]
     keys = Counter(without_ending(entry.path) for entry in dicoms)
     seen: dict[str, str] = {}
     for entry in dicoms:
@@ -129,24 +131,8 @@ def _images(part: Part, folder: Path) -> Iterator[Case | Reject]:
 
 def _image(part: Part, case: Case) -> Case | Reject | None:
     """The case with the ids of its header; a Reject for what is no image of the part; None for what another part takes."""
-    file = case.one("image")
-    try:
-        header = read_header(case.path(file))
-    except InputError as error:
-        return Reject(part.source, file, "unreadable_file", str(error), case.key)
-    if "DirectoryRecordSequence" in header:
-        return None  # a DICOMDIR: a list of the others
-    kind = str(header.get("Modality") or "")
-    if kind in NO_IMAGE or "Rows" not in header:
-        sentence = f"DICOM file {file!r} holds no image but: {NO_IMAGE.get(kind, 'no pixels')}; leave it, or take it out."
-        return Reject(part.source, file, "not_a_picture", sentence, case.key)
-    modality = MODALITY_OF.get(kind, "other")
-    if modality != part.modality:
-        if part.option("other_modality") == "ignore":
-            return None
-        sentence = f"DICOM file {file!r} is {modality!r} ({kind or 'no code'}), the part takes {part.modality!r}; add a part."
-        return Reject(part.source, file, "other_modality", sentence, case.key)
-    return replace(case, fields={**{ours: str(header.get(theirs) or "") for ours, theirs in _IDS.items()}, **case.fields})
+    header = image_header(part, case.folder, case.one("image"), case.key)
+    return replace(case, fields=ids_of(header) | case.fields) if isinstance(header, Dataset) else header
 
 
 def _rows(part: Part, case: Case) -> Iterator[tuple[str, int | None, tuple[str, ...]]]:

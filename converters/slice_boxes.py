@@ -37,9 +37,9 @@ import numpy as np
 
 from medglip.curate.box_plans import WHOLE, Planned, VoxelBox, newest, read_plan
 from medglip.curate.cases import Case, Refused, Shot
-from medglip.curate.keys import keyed
 from medglip.curate.layout import find, listed, without_ending
 from medglip.curate.marks import Marks
+from medglip.curate.privacy.keys import keyed
 from medglip.curate.regions import SPECKLE, region_of_box
 from medglip.curate.source import Named, Part
 from medglip.errors import InputError, SourceError

@@ -45,7 +45,7 @@ def convert(
     from medglip.curate import load_source
     from medglip.curate.engine import Input
     from medglip.curate.engine import convert as convert_source
-    from medglip.curate.keys import key_warnings, use_key_file
+    from medglip.curate.privacy.keys import key_warnings, use_key_file
     from medglip.progress import bar
 
     chosen = _engine(engine, scheduler)

@@ -24,8 +24,8 @@ def names(
     Example: medglip names archive/ ward.toml --find file-3fa9c1d0b2e4a675.dcm
     """
     from medglip.curate import load_source
-    from medglip.curate.keys import use_key_file
-    from medglip.curate.names import hidden_names, rejects_in_clear
+    from medglip.curate.privacy.keys import use_key_file
+    from medglip.curate.privacy.names import hidden_names, rejects_in_clear
     from medglip.errors import InputError
 
     if key_file is not None:

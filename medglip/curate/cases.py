@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medglip.curate.allowed import allowed_detail, capped_age, says_head
-from medglip.curate.keys import keyed
 from medglip.curate.layout import find, listed, without_ending
-from medglip.curate.private import check_templates, shows_a_face
+from medglip.curate.privacy.allowed import allowed_detail, capped_age, says_head
+from medglip.curate.privacy.hiding import check_templates, shows_a_face
+from medglip.curate.privacy.keys import keyed
 from medglip.curate.source import Part
 from medglip.errors import MedglipError
 from medglip.imaging.intensity import display

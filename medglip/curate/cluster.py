@@ -12,9 +12,9 @@ from socket import gethostname
 from typing import Any
 
 from medglip import __version__
-from medglip.curate.keys import key_check, require_key
 from medglip.curate.plan import Measured
 from medglip.curate.pools import TRIES, has_room, killed
+from medglip.curate.privacy.keys import key_check, require_key
 from medglip.curate.tasks import Outcome, Task, worked
 from medglip.errors import InputError, MedglipError
 

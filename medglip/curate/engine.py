@@ -15,10 +15,10 @@ from pathlib import Path
 
 from medglip import store
 from medglip.curate.grammar import load_source
-from medglip.curate.keys import check_same_key, key_facts
 from medglip.curate.plan import Measured, Shard, cases_done, is_changed, listed_rejects, made_plan, measured
 from medglip.curate.pools import outcomes_here, outcomes_in_processes
-from medglip.curate.private import hidden
+from medglip.curate.privacy.hiding import hidden
+from medglip.curate.privacy.keys import check_same_key, key_facts
 from medglip.curate.source import Part, Source
 from medglip.curate.tasks import Outcome, Task, found_of_parts, found_tasks, load_converter, run
 from medglip.errors import InputError

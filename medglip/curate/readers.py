@@ -26,7 +26,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from medglip.curate.keys import keyed
+from medglip.curate.privacy.keys import keyed
 from medglip.curate.regions import region_of_box
 from medglip.curate.source import Named, Part
 from medglip.errors import RecordError, SourceError

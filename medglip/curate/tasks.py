@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from medglip.curate.cases import Case, Refused
-from medglip.curate.keys import keyed
-from medglip.curate.private import hidden, hidden_key
+from medglip.curate.privacy.hiding import hidden, hidden_key
+from medglip.curate.privacy.keys import keyed
 from medglip.curate.source import Part, Source
 from medglip.errors import InputError, MedglipError, SourceError
 from medglip.records import Picture, Reject, VolumeRecord

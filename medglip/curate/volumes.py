@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from medglip.curate.cases import Case, Refused, Shot, joined, picture
-from medglip.curate.keys import keyed
 from medglip.curate.layout import Found, find, listed
+from medglip.curate.privacy.keys import keyed
 from medglip.curate.regions import SPECKLE, region_of_cut
 from medglip.curate.source import Named, Part
 from medglip.imaging.components import box_of_voxels, components_of
@@ -27,7 +27,7 @@ from medglip.imaging.dicom import MODALITY_OF
 from medglip.imaging.intensity import encode, storage_of
 from medglip.imaging.nifti import read_volume
 from medglip.imaging.series import Series, read_series, series_in
-from medglip.imaging.slices import Cut, choose_slices, cuts
+from medglip.imaging.slices import Cut, choose_slices, cuts, evenly_spread
 from medglip.imaging.volume import Volume
 from medglip.records import (
     Instance,
@@ -151,7 +151,7 @@ def dicom_volume(part: Part, series: Series) -> Volume:
 
 
 def pictures_of_volume(
-    part: Part, case: Case, volume: Volume, structures: Sequence[Structure], *, file: str, searched: Sequence[str],
+    part: Part, case: Case, volume: Volume, structures: Sequence[Structure] | None, *, file: str, searched: Sequence[str],
     checks: dict[str, str] | None = None,
 ) -> Iterator[Picture | VolumeRecord]:  # fmt: skip
     """The planes that are kept, with their regions, and then the volume itself.
@@ -160,7 +160,8 @@ def pictures_of_volume(
         part: Where it is from; its options choose the planes.
         case: The case.
         volume: The image.
-        structures: What is marked in it; an empty one counts as searched for and not there.
+        structures: What is marked in it; an empty one counts as searched for and not there. None where nobody marked it:
+            then planes are spread evenly over those that show more than one value.
         file: What to name as the image's file.
         searched: Concepts marked wherever they are in this volume.
         checks: What was found about the masks.
@@ -176,7 +177,7 @@ def pictures_of_volume(
     planes = _planes(part, volume, structures)
     regions: dict[tuple[int, int], list[Region]] = defaultdict(list)
     instances: list[Instance] = []
-    for structure in structures:
+    for structure in structures or ():
         for inside, box in _objects(structure):
             instance = _instance(f"{volume_id}-{len(instances):03d}", structure.named, inside, box, volume)
             instances.append(instance)
@@ -206,15 +207,18 @@ def pictures_of_volume(
     )  # fmt: skip
 
 
-def _planes(part: Part, volume: Volume, structures: Sequence[Structure]) -> list[tuple[Cut, int]]:
+def _planes(part: Part, volume: Volume, structures: Sequence[Structure] | None) -> list[tuple[Cut, int]]:
     """The planes to keep, direction after direction."""
     wanted = cuts(volume, part.option("planes"))
     native = cuts(volume)[0].axis
-    concepts = sorted({structure.named.concept for structure in structures})
+    concepts = sorted({structure.named.concept for structure in structures or ()})
     found = []
     for cut in wanted:
         height, width = (volume.shape_kji[axis] for axis in (cut.row_axis, cut.column_axis))
         if cut.axis != native and min(height, width) < _SLIVER * max(height, width):
+            continue
+        if structures is None:
+            found += [(cut, index) for index in _spread(volume, cut, part.option("max_slices"))]
             continue
         areas = np.zeros((len(concepts), cut.count), dtype=np.int64)
         for structure in structures:
@@ -222,6 +226,13 @@ def _planes(part: Part, volume: Volume, structures: Sequence[Structure]) -> list
         chosen = choose_slices(areas, part.option("max_slices"), float(part.option("empty_slices", 0.0)))
         found += [(cut, index) for index in chosen]
     return found
+
+
+def _spread(volume: Volume, cut: Cut, wanted: int | None) -> list[int]:
+    """Planes evenly spread over those that show more than one value."""
+    within = tuple(axis for axis in range(volume.voxels.ndim) if axis != cut.axis)
+    shown = np.flatnonzero(volume.voxels.min(axis=within) != volume.voxels.max(axis=within))
+    return [int(shown[at]) for at in evenly_spread(len(shown), len(shown) if wanted is None else wanted)]
 
 
 def _objects(structure: Structure) -> Iterator[tuple[np.ndarray, tuple[int, int, int, int, int, int]]]:

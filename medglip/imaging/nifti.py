@@ -29,6 +29,8 @@ ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 _SHEARED = 1e-3
 # Labels may be this far from whole numbers.
 _WHOLE = 1e-3
+# What gzip's readers say of a checksum that does not fit.
+_DAMAGED = ("CRC check failed", "Incorrect length of data")
 # How much is unpacked at a time.
 _PART_BYTES = 1 << 20
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -101,7 +103,7 @@ def read_nifti(path: Path, *, index: int | None = None) -> Volume:
         if path.is_file():
             raise InputError(f"Volume {path.name!r} is half of a pair, and the other half (.hdr, .img) is gone.") from error
         raise InputError(f"Volume {str(path)!r} is not there.") from error
-    except (*_BROKEN, _ISAL_BROKEN) as error:
+    except _BROKEN as error:
         raise InputError(f"Volume {path.name!r} cannot be read, it is broken or cut off: {error}.") from error
     if array.dtype.names:  # RGB or RGBA voxels: alpha is dropped
         array = np.stack([array[channel] for channel in ("R", "G", "B")], axis=-1)
@@ -179,12 +181,23 @@ class _Unpacked(igzip.IGzipFile):
 
 
 def _voxels_of(data: Any, name: str, index: int | None) -> np.ndarray:
-    """The voxels (I, J, K) that nibabel's proxy stands for, scaled."""
-    if type(data) is not ArrayProxy or not str(data.file_like).lower().endswith((".gz", ".mgz")):
-        return _scaled(_one_volume(data, name, index))
-    with _Unpacked(data.file_like, "rb") as file:
-        same = ArrayProxy(file, (data.shape, data.dtype, data.offset, data.slope, data.inter))
-        return _scaled(_one_volume(same, name, index))
+    """The voxels (I, J, K) that nibabel's proxy stands for, scaled.
+
+    Raises:
+        OSError: the checksum of a packed file says that its voxels are not those that were packed.
+    """
+    if type(data) is ArrayProxy and str(data.file_like).lower().endswith((".gz", ".mgz")):
+        try:
+            with _Unpacked(data.file_like, "rb") as file:
+                same = ArrayProxy(file, (data.shape, data.dtype, data.offset, data.slope, data.inter))
+                voxels = _scaled(_one_volume(same, name, index))
+                file.read(1)  # where the voxels end the file, what follows them is their checksum
+                return voxels
+        except (OSError, EOFError, _ISAL_BROKEN) as error:
+            if str(error).startswith(_DAMAGED):
+                raise
+            # zlib reads as far as it is asked to, also where the end is cut off or something else follows it
+    return _scaled(_one_volume(data, name, index))
 
 
 def _scaled(data: Any) -> np.ndarray:

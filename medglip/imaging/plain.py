@@ -96,7 +96,7 @@ def _plain(header: Dataset) -> Plain | None:
 
 
 def plain_values(path: Path, plain: Plain) -> np.ndarray | None:
-    """The frame (H, W) as values, as ``read_dicom`` gives them.
+    """The frame (H, W) as values, as ``read_dicom`` gives them; maybe not to be written to.
 
     None where the file does not hold, at the place, a pixel element of the right length that ends it: then the file is
     to be read in full, which will say what is wrong with it.
@@ -117,7 +117,7 @@ def plain_values(path: Path, plain: Plain) -> np.ndarray | None:
         return None
     kind = "i" if plain.signed else "u"
     array = np.frombuffer(data, f"<{kind}{plain.bytes_}", plain.rows * plain.columns, head)
-    array = array.reshape(1, plain.rows, plain.columns)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False).reshape(1, plain.rows, plain.columns)
     if shift := 8 * plain.bytes_ - plain.stored:
         array = np.left_shift(array, shift)
         np.right_shift(array, shift, out=array)

@@ -45,7 +45,7 @@ def read_raster(path: Path, *, frame: int = 0) -> np.ndarray:
     image, deep_colour = _opened(path, frame)
     if deep_colour and image.mode in ("RGB", "RGBA", "LA"):  # Pillow would cut these to 8 bits
         return _deep_png(path, image)
-    image = ImageOps.exif_transpose(image)
+    image = _turned(image)
     if image.mode in ("P", "PA"):
         colours = np.asarray(image.convert("RGB"))
         grey = bool((colours == colours[..., :1]).all())
@@ -75,7 +75,7 @@ def read_mask_raster(path: Path, *, frame: int = 0) -> np.ndarray:
     """
     if (deep := _deep_tiff(path, frame)) is not None:
         return deep
-    image = ImageOps.exif_transpose(_opened(path, frame)[0])
+    image = _turned(_opened(path, frame)[0])
     if image.mode in ("P", "L") or image.mode.startswith(("I", "F")):
         return _native(np.asarray(image))
     if image.mode == "1":
@@ -199,13 +199,24 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
+def _turned(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF orientation says; EXIF that cannot be read turns nothing, as in any viewer."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN:
+        return image
+
+
 def _deep_png(path: Path, image: Image.Image) -> np.ndarray:
     """A picture of 16 bits a channel that Pillow would cut to 8."""
     import SimpleITK
 
     array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     array = np.ascontiguousarray(array[..., :3] if array.shape[-1] > 2 else array[..., 0])
-    return _upright(array, int(image.getexif().get(_EXIF_ORIENTATION, 1)))
+    try:
+        return _upright(array, int(image.getexif().get(_EXIF_ORIENTATION, 1)))
+    except _BROKEN:
+        return array
 
 
 def _native(array: np.ndarray) -> np.ndarray:

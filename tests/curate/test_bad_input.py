@@ -256,6 +256,7 @@ def test_a_picture_too_large_for_memory_is_refused_with_advice(
     code, said = convert()
     assert code == 3
     assert "medglip.imaging.tiles" in said
+    assert reasons(tmp_path) == ["too_large"]
     assert len(store.open(tmp_path / "d")) == 0
 
 

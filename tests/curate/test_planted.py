@@ -17,7 +17,7 @@ import pytest
 from medglip import store
 from medglip.cli import main, private  # noqa: F401  (its command is not among those of the package yet)
 from medglip.curate import convert, load_source
-from medglip.curate.names import hidden_names, rejects_in_clear
+from medglip.curate.privacy.names import hidden_names, rejects_in_clear
 from medglip.exports import EXTRAS, FORMATS, export
 from medglip.exports.croissant import describe
 from medglip.store.checks.validate import validate

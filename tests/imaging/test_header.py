@@ -104,3 +104,19 @@ def test_pixel_aspect_is_recorded_and_not_resampled(tmp_path: Path, make_dicom: 
 def test_real_overlays_are_found(real_data: Path) -> None:
     for name in ("examples_overlay.dcm", "MR-SIEMENS-DICOM-WithOverlays.dcm"):
         assert "overlay_plane" in read_dicom(real_data / "dicom-pydicom-testfiles" / name).flags
+
+
+def test_a_broken_number_of_frames_breaks_an_image_and_nothing_else(tmp_path: Path, make_dicom: Make) -> None:
+    for name, modality in (("image", "CT"), ("dose", "RTDOSE")):
+        path = make_dicom(tmp_path / name, GREY, Modality=modality, NumberOfFrames="77")
+        path.write_bytes(path.read_bytes().replace(b"IS\x02\x0077", b"IS\x02\x007A"))
+    with pytest.raises(InputError, match="'image' is broken"):
+        read_header(tmp_path / "image")
+    with pytest.raises(Unusable, match="no image but: dose"):
+        read_dicom(tmp_path / "dose")
+
+
+def test_the_header_knows_where_reading_stopped(tmp_path: Path, make_dicom: Make) -> None:
+    path = make_dicom(tmp_path / "x", GREY)
+    assert path.read_bytes()[read_header(path).pixels_at :].startswith(b"\xe0\x7f\x10\x00")
+    assert read_header(path, pixels=True).pixels_at is None

@@ -144,7 +144,7 @@ def own_words() -> frozenset[str]:
 
 
 def _sources() -> Iterator[Path]:
-    house = Path(__file__).parents[1]
+    house = Path(__file__).parents[2]
     for room in _ROOMS:
         yield from (house / room).rglob("*.py")
     for folder in importlib.import_module("medglip.converters").__path__:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import overload
 
-from medglip.curate.allowed import HEADER, allowed_apart
-from medglip.curate.keys import keyed
-from medglip.curate.redact import EVIDENT, looks_like_a_name, masked, redacted, without_evident
+from medglip.curate.privacy.allowed import HEADER, allowed_apart
+from medglip.curate.privacy.keys import keyed
+from medglip.curate.privacy.redact import EVIDENT, looks_like_a_name, masked, redacted, without_evident
 from medglip.curate.source import Part, Source
 from medglip.errors import SourceError
 from medglip.records import ImageRecord, Origin, Picture, Region, Reject, Text, VolumeRecord, concept_of, label_tree

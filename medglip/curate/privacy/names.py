@@ -8,7 +8,7 @@ from typing import NamedTuple
 from medglip.curate.cases import Case
 from medglip.curate.inputs import beginning, opened_input
 from medglip.curate.layout import listed
-from medglip.curate.private import hidden_file, hidden_key
+from medglip.curate.privacy.hiding import hidden_file, hidden_key
 from medglip.curate.source import Part, Source
 from medglip.curate.tasks import load_converter
 from medglip.errors import InputError, MedglipError

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from pydicom.datadict import tag_for_keyword
 
-from medglip.curate import allowed, keys
-from medglip.curate.allowed import DETAIL, HEADER, PRIVATE, allowed_detail, says_head
 from medglip.curate.cases import Case, Shot, picture
-from medglip.curate.keys import check_same_key, key_check, key_facts, key_warnings, keyed, read_key_file, require_key
-from medglip.curate.private import check_templates, hidden, hidden_file, hidden_key, shows_a_face
-from medglip.curate.redact import masked, own_words
+from medglip.curate.privacy import allowed, keys
+from medglip.curate.privacy.allowed import DETAIL, HEADER, PRIVATE, allowed_detail, says_head
+from medglip.curate.privacy.hiding import check_templates, hidden, hidden_file, hidden_key, shows_a_face
+from medglip.curate.privacy.keys import check_same_key, key_check, key_facts, key_warnings, keyed, read_key_file, require_key
+from medglip.curate.privacy.redact import masked, own_words
 from medglip.curate.source import Named, Part, Source
 from medglip.errors import DatasetError, InputError, SourceError
 from medglip.records import Instance, Origin, Phrase, Region, Reject, Text, VolumeRecord
@@ -212,7 +212,7 @@ def test_a_sentence_keeps_its_sense_and_no_name(sentence, kept):
 
 def test_without_the_sources_of_medglip_a_sentence_keeps_less(monkeypatch):
     own_words.cache_clear()
-    monkeypatch.setattr("medglip.curate.redact._sources", lambda: iter(()))
+    monkeypatch.setattr("medglip.curate.privacy.redact._sources", lambda: iter(()))
     stored = hidden(PART, Reject("ward", "doe/1.png", "x", "Mask 'doe/1.png' is 20 x 30 pixels", ""))
     own_words.cache_clear()
     assert stored.detail == f"… '{stored.file}' … 20 x 30 …"
@@ -255,7 +255,7 @@ def is_hexadecimal(node: ast.expr) -> bool:
 
 
 def test_the_code_reads_no_attribute_that_the_table_lacks():
-    rooms = [Path(allowed.__file__).parents[1] / "imaging", Path(allowed.__file__).parent]
+    rooms = [Path(allowed.__file__).parents[2] / "imaging", Path(allowed.__file__).parents[1]]
     rooms += [Path(path) for path in import_module("medglip.converters").__path__]
     read: dict[str, str] = {}
     tags: dict[tuple[int, ...], str] = {}
