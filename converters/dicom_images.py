@@ -20,23 +20,22 @@ Options:
 - ``missing_images``: ``reject`` (default) or ``ignore`` rows whose image is not there;
 - ``window``: see medglip/curate/images.py.
 
-Two files of one SOP instance are one image: the second is rejected. A row that names no frame is of all frames of its
-image. Frames of a clip that no row names are unlabelled, also with ``unlisted = "negative"``, which speaks of images. All
+Two files of one SOP instance are one image: one that can be read is kept, the other is rejected. A row that names no frame
+is of all frames of its image. Frames of a clip that no row names are unlabelled, also with ``unlisted = "negative"``, which speaks of images. All
 images of a patient, or of a study without a patient's id, are one group.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-
 from pydicom.dataset import Dataset
 
 from medglip.curate.boxes import add_once, box_of_numbers
 from medglip.curate.cases import Case, Refused, Shot
-from medglip.curate.headers import ids_of, image_header, says_dicom
+from medglip.curate.headers import first_that_decodes, ids_of, image_header, says_dicom
 from medglip.curate.layout import find, listed, without_ending
 from medglip.curate.marks import Marks
 from medglip.curate.regions import region_of_box
@@ -115,18 +114,24 @@ def _images(part: Part, folder: Path) -> Iterator[Case | Reject]:
     shared = {role: tuple(entry.path for entry in find(part.files[role], paths)) for role in part.files if role != "image"}
     dicoms = [entry for entry in find(part.files["image"], paths) if says_dicom(folder / entry.path)]
     keys = Counter(without_ending(entry.path) for entry in dicoms)
-    seen: dict[str, str] = {}
+    found: list[Case | Reject] = []
+    copies: dict[str, list[str]] = defaultdict(list)
     for entry in dicoms:
         key = without_ending(entry.path)
         case = Case(key if keys[key] == 1 else entry.path, folder, {"image": (entry.path,), **shared}, entry.fields)
-        found = _image(part, case)
-        if isinstance(found, Case) and (sop := found.fields["sop"]):
-            if sop in seen:
-                sentence = f"{entry.path!r} and {seen[sop]!r} are the same DICOM object; remove one."
-                found = Reject(part.source, entry.path, "duplicate_image", sentence, found.key)
-            seen.setdefault(sop, entry.path)
-        if found is not None:
-            yield found
+        if one := _image(part, case):
+            found.append(one)
+        if isinstance(one, Case) and one.fields["sop"]:
+            copies[one.fields["sop"]].append(entry.path)
+    kept = {sop: first_that_decodes([folder / one for one in some]) for sop, some in copies.items() if len(some) > 1}
+    for entry in found:
+        file = entry.one("image") if isinstance(entry, Case) else ""
+        other = kept.get(entry.fields["sop"]) if isinstance(entry, Case) else None
+        if other is None or other == folder / file:
+            yield entry
+        else:
+            sentence = f"{file!r} and {other.relative_to(folder).as_posix()!r} are the same DICOM object; remove one."
+            yield Reject(part.source, file, "duplicate_image", sentence, entry.key)
 
 
 def _image(part: Part, case: Case) -> Case | Reject | None:

@@ -10,8 +10,8 @@ Files of the role ``series`` are told apart by content: each DICOM series of the
 lie, and each volume of a series that holds several (echoes, b-values, times, directions). The names ``patientid``, ``study``
 and ``series`` are the header's ids, for templates, as are the names of a pattern that are the same for all its files. Objects
 without pixels, images of another modality, and images that do not say where in the patient they lie (``no_place``: clips,
-projections; the converter ``dicom_images`` takes them) are rejected. Two files of one SOP instance are one image: the second is
-rejected. A series of one slice is one image.
+projections; the converter ``dicom_images`` takes them) are rejected. Two files of one SOP instance are one image: one
+that can be read is kept, the other is rejected. A series of one slice is one image.
 
 Nothing is known to be absent from these images, so ``exhaustive`` is not allowed, and there are no labels. They serve texts,
 exploration, and pseudo-labels.
@@ -27,12 +27,12 @@ Options: those of the role ``about``, of ``medglip.curate.volumes`` but ``empty_
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from medglip.curate.cases import Case, Refused, joined
-from medglip.curate.headers import ids_of, image_header, says_dicom
+from medglip.curate.headers import first_that_decodes, ids_of, image_header, says_dicom
 from medglip.curate.layout import find, listed
 from medglip.curate.source import Part
 from medglip.curate.tables import texts_of
@@ -60,7 +60,9 @@ def cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
         SourceError: both roles are named, or none, or the part says that labels are marked wherever they are.
     """
     if ("series" in part.files) == ("image" in part.files):
-        raise SourceError(f"datasets/{part.source}.toml: {part.name!r} has the roles {sorted(part.files)}; name series or image.")
+        raise SourceError(
+            f"datasets/{part.source}.toml: {part.name!r} has the roles {sorted(part.files)}; name series or image."
+        )
     if part.exhaustive:
         raise SourceError(f"datasets/{part.source}.toml: {part.name!r} marks nothing; take its exhaustive out.")
     found = _series_cases(part, folder) if "series" in part.files else joined(part, folder)
@@ -97,7 +99,7 @@ def _series_cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
     paths = listed(folder)
     shared = {role: tuple(one.path for one in find(pattern, paths)) for role, pattern in part.files.items() if role != "series"}
     fields: dict[str, dict[str, str]] = {}
-    frames: dict[str, list[Frame]] = {}
+    frames: dict[Path, list[Frame]] = {}
     for entry in find(part.files["series"], paths):
         if not says_dicom(folder / entry.path):
             continue
@@ -106,21 +108,61 @@ def _series_cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
             yield from [header] if header else []
             continue
         try:
-            frames[entry.path] = frames_of(folder / entry.path, header)
+            placed = frames_of(folder / entry.path, header)
         except InputError as error:
             yield Reject(part.source, entry.path, "unreadable_file", str(error))
             continue
-        fields[entry.path] = ids_of(header) | entry.fields
-        if not frames[entry.path]:
-            sentence = f"DICOM file {entry.path!r} does not say where in the patient its slices lie, so it is part of no volume."
-            yield Reject(part.source, entry.path, "no_place", f"{sentence} The converter dicom_images takes it as pictures.")
-    found = [(_files(series, folder), series) for series in _first(part, series_of(one for some in frames.values() for one in some))]
-    yield from _repeated(part, frames, {file for files, _ in found for file in files})
-    begun = Counter(files[0] for files, _ in found)
-    number: Counter[str] = Counter()
-    for files, series in found:
-        number[files[0]] += 1
-        key = files[0] if begun[files[0]] == 1 else f"{files[0]}#{number[files[0]]}"
-        at = _at(series, series_of(frame for file in files for frame in frames[file]))
-        common = {name: text for name, text in fields[files[0]].items() if all(fields[file].get(name) == text for file in files)}
+        if placed:
+            frames[folder / entry.path] = placed
+            fields[entry.path] = ids_of(header) | entry.fields
+        else:
+            sentence = f"DICOM file {entry.path!r} does not say where in the patient its slices lie, so it is part of no volume"
+            yield Reject(part.source, entry.path, "no_place", f"{sentence}; the converter dicom_images takes it as pictures.")
+    copies: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(frames):
+        copies[fields[path.relative_to(folder).as_posix()]["sop"] or str(path)].append(path)
+    kept = sorted(first_that_decodes(some) if len(some) > 1 else some[0] for some in copies.values())
+    found = series_of(frame for path in kept for frame in frames[path])
+    yield from _repeated(part, folder, frames, found)
+    for key, files, at in _volumes(part, folder, frames, found):
+        first = fields[files[0]]
+        common = {name: text for name, text in first.items() if all(fields[file].get(name) == text for file in files)}
         yield Case(key, folder, {"series": files, **shared}, {**common, _AT: str(at)})
+
+
+def _repeated(part: Part, folder: Path, frames: dict[Path, list[Frame]], found: list[Series]) -> Iterator[Reject]:
+    """A Reject for each file of which no frame is used, because another one has its SOP instance."""
+    kept = {frame.sop_uid: frame.path for series in found for frame in series.frames}
+    used = set(kept.values())
+    for path in sorted(frames.keys() - used):
+        file, other = (one.relative_to(folder).as_posix() for one in (path, kept[frames[path][0].sop_uid]))
+        sentence = f"{file!r} and {other!r} are the same DICOM object; remove one."
+        yield Reject(part.source, file, "duplicate_image", sentence)
+
+
+def _volumes(
+    part: Part, folder: Path, frames: dict[Path, list[Frame]], found: list[Series]
+) -> Iterator[tuple[str, tuple[str, ...], int]]:
+    """Key and files of each volume that is taken, and which of the volumes that these files make up it is."""
+    apart: Counter[Hashable] = Counter()
+    taken: list[tuple[tuple[Path, ...], Series]] = []
+    for series in found:
+        first = series.frames[0]
+        places = (first.group, series.apart and series.apart[0], tuple(first.orientation.round(3)), len(series.frames))
+        if part.option("index") in (None, apart[places]):
+            taken.append((tuple(sorted({frame.path for frame in series.frames})), series))
+        apart[places] += series.apart is not None
+    begun = Counter(paths[0] for paths, _ in taken)
+    number: Counter[Path] = Counter()
+    made: dict[tuple[Path, ...], list[tuple[str, ...]]] = {}  # the frames of each volume that some files make up
+    for paths, series in taken:
+        if paths not in made:
+            made[paths] = [_uids(one) for one in series_of(frame for path in paths for frame in frames[path])]
+        files = tuple(path.relative_to(folder).as_posix() for path in paths)
+        key = files[0] if begun[paths[0]] == 1 else f"{files[0]}#{number[paths[0]]}"
+        number[paths[0]] += 1
+        yield key, files, made[paths].index(_uids(series))
+
+
+def _uids(series: Series) -> tuple[str, ...]:
+    return tuple(frame.sop_uid for frame in series.frames)

@@ -54,7 +54,7 @@ KINDS = {
     "dicom_images": "boxes", "dicom_masks": "masks in 3-D", "dicom_rtstruct": "contours", "dicom_seg": "masks in 3-D",
     "key_slices": "boxes", "label_volumes": "masks in 3-D", "lidc_xml": "contours", "mask_images": "masks",
     "npy_stacks": "masks", "polygons_xml": "polygons", "qa_json": "questions", "rle_table": "masks", "slice_boxes": "boxes",
-    "text_table": "texts", "voc": "boxes", "yolo": "boxes, polygons",
+    "text_table": "texts", "voc": "boxes", "volumes": "images", "yolo": "boxes, polygons",
 }  # fmt: skip
 # Modules whose options several converters take.
 SHARED = ("volumes", "volume_tables", "label_map", "tables", "images", "lists", "readers")

@@ -13,6 +13,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -230,8 +231,12 @@ def _with_axes(region: Region, spacing_mm: tuple[float, float] | None) -> Region
 
 def absent_concepts(regions: Sequence[Region], searched: Sequence[str]) -> tuple[str, ...]:
     """Of the concepts searched for, those that no region shows, not even under a wider or narrower name."""
+    return _unseen(frozenset(region.concept for region in regions), tuple(searched))
+
+
+@lru_cache(maxsize=4096)  # the slices of a volume show the same few sets
+def _unseen(shown: frozenset[str], searched: tuple[str, ...]) -> tuple[str, ...]:
     tree = label_tree()
-    shown = {region.concept for region in regions}
     return tuple(c for c in searched if not any(tree.covers(c, s) or tree.covers(s, c) for s in shown))
 
 

@@ -122,7 +122,8 @@ def convert(
     lost: list[Lost] = []
     given = folder if isinstance(folder, Input) else Input(folder)
     with opened_input(given.given, given.scratch, given.on_step, on_lost=lost.append) as opened:
-        top = beginning(opened, [pattern for part in source.parts for pattern in part.files.values()])
+        patterns = [pattern for part in source.parts for pattern in part.files.values()]
+        top = beginning(opened, patterns, packed=Path(given.given).is_file())
         tasks, rejects = found_of_parts(source, top, limit)
         rejects += [(source.parts[0], Reject(source.name, one.file, one.reason, one.detail)) for one in lost]
         job = _Job(source, Path(dataset), mine, tasks, rejects)

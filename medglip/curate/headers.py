@@ -1,12 +1,13 @@
-"""Which DICOM files are images of a part, told by their headers, for converters that take any files. Reads no pixels."""
+"""Which DICOM files are images of a part, told by their headers, for converters that take any files. Knows no regions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
 from medglip.curate.source import Part
 from medglip.errors import InputError
-from medglip.imaging.dicom import MODALITY_OF, NO_IMAGE, is_dicom, read_header
+from medglip.imaging.dicom import MODALITY_OF, NO_IMAGE, is_dicom, read_dicom, read_header
 from medglip.records import Reject
 
 _IDS = {"sop": "SOPInstanceUID", "patientid": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
@@ -21,6 +22,17 @@ def says_dicom(path: Path) -> bool:
 def ids_of(header: Dataset) -> dict[str, str]:
     """The ids of a header by the names that templates use; empty where it has none."""
     return {ours: str(header.get(theirs) or "") for ours, theirs in _IDS.items()}
+
+
+def first_that_decodes(copies: Sequence[Path]) -> Path:
+    """Of several files of one DICOM object, the first whose pixels can be read: one copy may be cut off. Else the first."""
+    for path in copies:
+        try:
+            read_dicom(path)
+        except InputError:
+            continue
+        return path
+    return copies[0]
 
 
 def image_header(part: Part, folder: Path, file: str, key: str = "") -> Dataset | Reject | None:

@@ -141,7 +141,9 @@ def found_of_parts(source: Source, folder: Path, limit: int | None = None) -> tu
             f"Input folder {str(folder)!r} holds nothing of the source {source.name!r}, which looks for"
             f" {', '.join(map(repr, patterns[:4]))}; give the folder in which these paths begin."
         )
-    return [tasks[key] for key in sorted(tasks)], rejects
+    # Parts that look through the same files refuse the same of them: said once.
+    once = {(reject.file, reject.reason, reject.detail): (part, reject) for part, reject in reversed(rejects)}
+    return [tasks[key] for key in sorted(tasks)], list(reversed(once.values()))
 
 
 def load_converter(part: Part) -> ModuleType:

@@ -27,7 +27,7 @@ from medglip.imaging.dicom import MODALITY_OF
 from medglip.imaging.intensity import encode, storage_of
 from medglip.imaging.nifti import read_volume
 from medglip.imaging.series import Series, read_series, series_in
-from medglip.imaging.slices import Cut, choose_slices, cuts, evenly_spread
+from medglip.imaging.slices import PLANES, Cut, choose_slices, cuts, evenly_spread
 from medglip.imaging.volume import Volume
 from medglip.records import (
     Instance,
@@ -209,13 +209,12 @@ def pictures_of_volume(
 
 def _planes(part: Part, volume: Volume, structures: Sequence[Structure] | None) -> list[tuple[Cut, int]]:
     """The planes to keep, direction after direction."""
-    wanted = cuts(volume, part.option("planes"))
-    native = cuts(volume)[0].axis
-    concepts = sorted({structure.named.concept for structure in structures or ()})
+    planes = part.option("planes")
+    native = _native(volume)
     found = []
-    for cut in wanted:
-        height, width = (volume.shape_kji[axis] for axis in (cut.row_axis, cut.column_axis))
-        if cut.axis != native and min(height, width) < _SLIVER * max(height, width):
+    concepts = sorted({structure.named.concept for structure in structures or ()})
+    for cut in cuts(volume, planes) if planes else [native]:
+        if cut.axis != native.axis and _is_sliver(volume, cut):
             continue
         if structures is None:
             found += [(cut, index) for index in _spread(volume, cut, part.option("max_slices"))]
@@ -226,6 +225,22 @@ def _planes(part: Part, volume: Volume, structures: Sequence[Structure] | None) 
         chosen = choose_slices(areas, part.option("max_slices"), float(part.option("empty_slices", 0.0)))
         found += [(cut, index) for index in chosen]
     return found
+
+
+def _native(volume: Volume) -> Cut:
+    """The plane of acquisition: that of ``cuts``, but the one across the fewest slices where that is a sliver.
+
+    A few slices as thick as their pixels are wide leave no doubt of it, though all pitches are equal.
+    """
+    native = cuts(volume)[0]
+    if volume.affine_ijk_to_mm is None or not _is_sliver(volume, native):
+        return native
+    return min((native, *cuts(volume, PLANES)), key=lambda cut: cut.count)
+
+
+def _is_sliver(volume: Volume, cut: Cut) -> bool:
+    height, width = (volume.shape_kji[axis] for axis in (cut.row_axis, cut.column_axis))
+    return min(height, width) < _SLIVER * max(height, width)
 
 
 def _spread(volume: Volume, cut: Cut, wanted: int | None) -> list[int]:
@@ -264,7 +279,7 @@ def _cut_of(
     inside: np.ndarray, box: tuple[int, ...], volume: Volume, cut: Cut, index: int
 ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
     """The window (h, w) of an object in a plane that meets it, in display order; its corner (x, y); the plane's (H, W)."""
-    crop = cut.turned(inside.take(index - box[cut.axis], axis=cut.axis))
+    crop = cut.turned(inside[(slice(None),) * cut.axis + (index - box[cut.axis],)])
     height, width = volume.shape_kji[cut.row_axis], volume.shape_kji[cut.column_axis]
     y = height - box[3 + cut.row_axis] if cut.flip_rows else box[cut.row_axis]
     x = width - box[3 + cut.column_axis] if cut.flip_columns else box[cut.column_axis]

@@ -65,7 +65,7 @@ def public_notices(dataset: Dataset, choice: Choice, *, keep_flagged: bool = Fal
         ]
     if reasons:
         listed = "; ".join(f"({number}) {reason}" for number, reason in enumerate(reasons, 1))
-        raise InputError(f"Export --public of {dataset!r} is refused for {len(reasons)} reasons: {listed}.")
+        raise InputError(f"Export --public of {dataset!r} is refused: {listed}.")
     return [*_terms(images), *_kept(risks), *_left_out(dataset, choice)]
 
 

@@ -133,8 +133,11 @@ def choose_slices(areas: np.ndarray, max_slices: int | None = None, empty_share:
     count = areas.shape[1]
     filled = np.flatnonzero(areas.any(axis=0)) if len(areas) else np.array([], dtype=int)
     limit = len(filled) if max_slices is None else min(max_slices, len(filled))
-    chosen = _covering(areas[:, filled].astype(float), limit) if limit else []
-    chosen = [int(filled[at]) for at in _spread(chosen, len(filled), limit)]
+    if limit == len(filled):
+        chosen = filled.tolist()
+    else:
+        best = _covering(areas[:, filled].astype(float), limit) if limit else []
+        chosen = [int(filled[at]) for at in _spread(best, len(filled), limit)]
     empty = np.setdiff1d(np.arange(count), filled)
     share = len(chosen) or (max_slices or count)
     wanted = min(len(empty), max(1, round(empty_share * share))) if empty_share > 0 else 0

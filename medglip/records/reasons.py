@@ -52,6 +52,7 @@ REASONS = {
     "no_image": "The DICOM object marks or describes images, and holds none.",
     "no_pixel": "The drawing encloses no centre of a pixel.",
     "no_pixels": "The DICOM object holds no pixels, or lacks what it takes to read them.",
+    "no_place": "The DICOM image does not say where in the patient its slices lie, so it is part of no volume.",
     "no_sequence": "The number of the frame lies before the first sequence of a list.",
     "no_such_frame": "The frame that is marked is not in the file.",
     "non_integer_labels": "The mask holds numbers that are not whole.",

@@ -89,24 +89,38 @@ def opened_input(
             )
 
 
-def beginning(folder: Path, patterns: Iterable[str]) -> Path:
+def beginning(folder: Path, patterns: Iterable[str], *, packed: bool = False) -> Path:
     """The folder in which a source's paths begin: the given one, or, where nothing fits there, the only folder in it.
 
-    Archives often hold one folder at their top, which the paths of a source leave out.
+    Archives often hold one folder at their top, which the paths of a source leave out. Of an archive it is left out also
+    where patterns that begin with ``**/`` fit with it, so that the archive gives what its folder gives. A folder is not
+    entered then: it may get a second one tomorrow.
 
     Args:
         folder: What ``opened_input`` yielded.
         patterns: The source's path patterns (``medglip.curate.layout``).
+        packed: Whether an archive was given.
     """
     patterns, at = list(patterns), folder
-    while True:
-        paths = listed(at)
-        if any(next(find(pattern, paths), None) for pattern in patterns):
-            return at
-        tops = {path.partition("/")[0] for path in paths}
-        if len(tops) != 1 or not (at / min(tops)).is_dir():
-            return folder
-        at = at / min(tops)
+    fitting, best = _fitting(at, patterns), folder
+    while (packed or not any(fitting)) and (below := _only_folder(at)) is not None:
+        at, found = below, _fitting(below, patterns)
+        if any(found) and all(here >= above for here, above in zip(found, fitting, strict=True)):
+            fitting, best = found, at
+        elif any(fitting):
+            break
+    return best
+
+
+def _fitting(folder: Path, patterns: list[str]) -> list[int]:
+    """How many files fit each pattern."""
+    paths = listed(folder)
+    return [sum(1 for _ in find(pattern, paths)) for pattern in patterns]
+
+
+def _only_folder(folder: Path) -> Path | None:
+    tops = {path.partition("/")[0] for path in listed(folder)}
+    return folder / min(tops) if len(tops) == 1 and (folder / min(tops)).is_dir() else None
 
 
 def _opened_folder(folder: Path, place: Callable[[], Path], say: News, limits: Limits) -> Path:

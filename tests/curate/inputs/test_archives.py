@@ -345,6 +345,9 @@ def test_the_beginning_is_below_folders_at_the_top(tmp_path, zipped):
         assert beginning(folder, ["images/{case}.png"]) == folder / "set"
         assert beginning(folder, ["set/images/{case}.png"]) == folder
         assert beginning(folder, ["nothing/{case}.png"]) == folder
+        assert beginning(folder, ["**/{case}.png"]) == folder
+        assert beginning(folder, ["**/{case}.png"], packed=True).parent == folder
+        assert beginning(folder, ["set/**/{case}.png"], packed=True) == folder
 
 
 def test_a_scratch_that_cannot_be_is_refused(tmp_path, zipped):
