@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from medglip.curate.cases import Case, Refused, joined
 from medglip.curate.images import read_image, resized_nearest
@@ -32,15 +31,11 @@ from medglip.curate.regions import clipped_box, region_of_box, region_of_mask
 from medglip.curate.source import Part
 from medglip.curate.tables import ABOUT_OPTIONS, described, needed, stems
 from medglip.errors import InputError, RecordError
-from medglip.records import Picture, Reject, Rle
+from medglip.records import Picture, Reject
+from medglip.records.segmentations import mask_of_runs, rle_of_polygons
 
 ROLES = ("image", "annotations", "about")
 OPTIONS = ("prefer", "rescale", "unannotated", "missing_images", "window", *ABOUT_OPTIONS)
-
-
-# Cells of a mask, and lengths of the image's longer side at which a corner may lie.
-_MOST_CELLS = 2**28
-_FARTHEST = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,43 +172,18 @@ def _take(marks: Marks, where: str, item: dict[str, Any], names: dict[Any, str],
             marks.regions.append(region_of_box(part, named, clipped_box(box, size_hw), size_hw, flags=flags))
 
 
-def _decoded(code: dict[str, Any]) -> np.ndarray:
-    """The mask (H, W) of a run-length code, plain or packed.
-
-    pycocotools trusts a code, and one that does not fit would end the process; so it is read here.
-
-    Raises:
-        ValueError: it does not fit its size.
-        RecordError: the same, of a packed one.
-    """
-    height, width = (int(length) for length in code["size"])
-    if min(height, width) < 1 or height * width > _MOST_CELLS:
-        raise ValueError(f"its size is {code['size']!r}")
-    if not isinstance(code["counts"], list):
-        return Rle((height, width), str(code["counts"])).decode().astype(np.uint8)
-    runs = np.array(code["counts"], dtype=np.int64)
-    if runs.ndim != 1 or runs.min(initial=0) < 0 or runs.max(initial=0) > _MOST_CELLS or runs.sum() != height * width:
-        raise ValueError(f"its runs do not fill {height} x {width} pixels")
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T.astype(np.uint8)
-
-
 def _mask(code: Any, where: str, size_hw: tuple[int, int], scale: tuple[float, float]) -> np.ndarray | None:
     """Polygons or a run-length code as a mask (H, W); None where there are none, or nothing inside them."""
     if not code:
         return None
-    height, width = size_hw
     try:
         if isinstance(code, dict):
             # Where it was made for another size, _scale has allowed that.
-            mask: np.ndarray | None = resized_nearest(_decoded(code), size_hw)
+            mask = resized_nearest(mask_of_runs(code).astype(np.uint8), size_hw)
         else:
             rings = [np.asarray(ring, float).reshape(-1, 2) * scale for ring in code]
-            farthest = max((float(np.abs(ring[np.isfinite(ring)]).max(initial=0)) for ring in rings), default=0.0)
-            if farthest > _FARTHEST * max(size_hw):  # drawing it takes steps along every edge
-                raise ValueError(f"a corner lies at {farthest:g}, in an image of {width} x {height} pixels")
-            flat = [ring.ravel().tolist() for ring in rings if len(ring) >= 3 and np.isfinite(ring).all()]
-            mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width))) if flat else None
-    except (TypeError, ValueError, KeyError, OverflowError, RecordError) as error:
+            rle = rle_of_polygons(rings, size_hw)
+            mask = rle.decode() if rle else np.zeros(size_hw, np.uint8)
+    except (TypeError, ValueError, OverflowError, RecordError) as error:
         raise Refused("bad_mask", f"{where}: the segmentation does not decode: {error}.") from error
-    return mask if mask is not None and mask.any() else None
+    return mask if mask.any() else None

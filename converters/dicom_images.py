@@ -21,8 +21,8 @@ Options:
 - ``window``: see medglip/curate/images.py.
 
 Two files of one SOP instance are one image: one that can be read is kept, the other is rejected. A row that names no frame
-is of all frames of its image. Frames of a clip that no row names are unlabelled, also with ``unlisted = "negative"``, which speaks of images. All
-images of a patient, or of a study without a patient's id, are one group.
+is of all frames of its image. Frames of a clip that no row names are unlabelled, also with ``unlisted = "negative"``, which
+speaks of images. All images of a patient, or of a study without a patient's id, are one group.
 """
 
 from collections import Counter, defaultdict
@@ -130,7 +130,8 @@ def _images(part: Part, folder: Path) -> Iterator[Case | Reject]:
         if other is None or other == folder / file:
             yield entry
         else:
-            sentence = f"{file!r} and {other.relative_to(folder).as_posix()!r} are the same DICOM object; remove one."
+            twin = other.relative_to(folder).as_posix()
+            sentence = f"{file!r} and {twin!r} have one SOPInstanceUID, so they are one DICOM object; remove one."
             yield Reject(part.source, file, "duplicate_image", sentence, entry.key)
 
 

@@ -22,6 +22,7 @@ Options: those of the role ``about``, of ``medglip.curate.volumes`` but ``empty_
 - ``index``: which volume of a file of four dimensions, or of a series that holds several at the same places: 0 is the first.
   By default such a file is rejected, and such a series gives all of them;
 - ``other_modality``: ``reject`` (default), or ``ignore`` where another part of the source takes them;
+- ``without_place``: ``reject`` (default), or ``ignore`` where another part takes the images that do not say where they lie;
 - ``unit``: what the numbers of a volume file are where it cannot say it: ``"SUVbw"``, ``"HU"`` or ``"au"``;
 - ``texts``: texts to make, as of ``medglip.curate.tables``, for example ``[{ kind = "report", text = "{report}" }]``.
 """
@@ -46,7 +47,8 @@ from medglip.imaging.volume import Volume
 from medglip.records import Picture, Reject, VolumeRecord
 
 ROLES = ("series", "image", "about")
-OPTIONS = (*(name for name in VOLUME_OPTIONS if name != "empty_slices"), *ABOUT_OPTIONS, "other_modality", "unit", "texts")
+OPTIONS = (*(name for name in VOLUME_OPTIONS if name != "empty_slices"), *ABOUT_OPTIONS, "other_modality", "without_place",
+           "unit", "texts")  # fmt: skip
 
 _UNITS = ("HU", "SUVbw", "au")
 # Which of the volumes that the files of a case make up it is.
@@ -115,7 +117,7 @@ def _series_cases(part: Part, folder: Path) -> Iterator[Case | Reject]:
         if placed:
             frames[folder / entry.path] = placed
             fields[entry.path] = ids_of(header) | entry.fields
-        else:
+        elif part.option("without_place") != "ignore":
             sentence = f"DICOM file {entry.path!r} does not say where in the patient its slices lie, so it is part of no volume"
             yield Reject(part.source, entry.path, "no_place", f"{sentence}; the converter dicom_images takes it as pictures.")
     copies: dict[str, list[Path]] = defaultdict(list)
@@ -136,7 +138,7 @@ def _repeated(part: Part, folder: Path, frames: dict[Path, list[Frame]], found: 
     used = set(kept.values())
     for path in sorted(frames.keys() - used):
         file, other = (one.relative_to(folder).as_posix() for one in (path, kept[frames[path][0].sop_uid]))
-        sentence = f"{file!r} and {other!r} are the same DICOM object; remove one."
+        sentence = f"{file!r} and {other!r} have one SOPInstanceUID, so they are one DICOM object; remove one."
         yield Reject(part.source, file, "duplicate_image", sentence)
 
 

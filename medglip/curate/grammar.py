@@ -98,7 +98,7 @@ def load_source(name_or_path: str | Path) -> Source:
         data = tomllib.loads(text.decode("utf-8"))
     except OSError as error:
         raise SourceError(f"The source {str(path)!r} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SourceError(f"The source {str(path)!r} is not well-formed TOML: {error}.") from error
     return _source(data, path, hashlib.sha256(text).hexdigest())
 
@@ -110,7 +110,7 @@ def _source(data: dict[str, Any], path: Path, digest: str) -> Source:
     for key in ("name", "title", "licence", "part"):
         if not data.get(key):
             raise SourceError(f"{where}: {key!r} is missing or empty; it is required.")
-    if not re.fullmatch(r"[a-z0-9_]+", data["name"]):
+    if not isinstance(data["name"], str) or not re.fullmatch(r"[a-z0-9_]+", data["name"]):
         raise SourceError(f"{where}: name is {data['name']!r}; allowed: lower-case letters, digits and _.")
     _one_of(data.get("access", "open"), _ACCESS, f"{where}: access")
     annotation = _one_of(data.get("annotation", "human"), _ANNOTATION, f"{where}: annotation")
@@ -235,9 +235,13 @@ def _schema() -> Any:
 
 
 def _well_formed(data: dict[str, Any], where: str) -> None:
-    for error in _schema().iter_errors(data):
-        path = "/".join(map(str, error.instance_path))
-        raise SourceError(f"{where}: {path or 'the file'}: {error.message}; see schemas/source.schema.json.")
+    try:
+        errors = list(_schema().iter_errors(data))
+    except ValueError as error:  # a TOML date has no place in JSON
+        raise SourceError(f"{where}: {error}; write dates and times as text, in quotes.") from error
+    for wrong in errors:
+        path = "/".join(map(str, wrong.instance_path))
+        raise SourceError(f"{where}: {path or 'the file'}: {wrong.message}; see schemas/source.schema.json.")
 
 
 def _resolved(text: str, where: str) -> Named | None:

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from medglip.curate.source import Part
 from medglip.errors import InputError
 from medglip.imaging.dicom import MODALITY_OF, NO_IMAGE, is_dicom, read_dicom, read_header
+from medglip.imaging.header import no_image_of
 from medglip.records import Reject
 
 _IDS = {"sop": "SOPInstanceUID", "patientid": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
@@ -59,7 +60,7 @@ def image_header(part: Part, folder: Path, file: str, key: str = "") -> Dataset 
         return None  # a list of the others
     kind = str(header.get("Modality") or "")
     if kind in NO_IMAGE or "Rows" not in header:
-        sentence = f"DICOM file {file!r} holds no image but: {NO_IMAGE.get(kind, 'no pixels')}; leave it, or take it out."
+        sentence = f"DICOM file {file!r} holds no image but: {no_image_of(header) or 'no pixels'}; leave it, or take it out."
         return Reject(part.source, file, "not_a_picture", sentence, key)
     modality = MODALITY_OF.get(kind, "other")
     if modality != part.modality:

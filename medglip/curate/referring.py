@@ -39,13 +39,18 @@ def referring_cases(part: Part, folder: Path, kind: Referring) -> Iterator[Case 
     marking = {entry.path for entry in find(part.files[kind.role], paths)}
     frames: list[Frame] = []
     references: dict[str, References] = {}
+    others: dict[str, str] = {}  # series and instances that the part does not take, and what they are
     for path in sorted(images.keys() | marking):
         if not is_dicom(folder / path):
             continue
         try:
             header = read_header(folder / path)
-            if path in images and MODALITY_OF.get(header.get("Modality", "")) == part.modality:
-                frames += frames_of(folder / path, header)
+            mine = MODALITY_OF.get(header.get("Modality", "")) == part.modality
+            placed = frames_of(folder / path, header) if path in images and mine else []
+            frames += placed
+            if path in images and not placed and "Rows" in header:
+                uids = (str(header.get(name) or "") for name in ("SeriesInstanceUID", "SOPInstanceUID"))
+                others |= dict.fromkeys(uids, f"{header.get('Modality')} image{' without a place' if mine else ''}")
             if header.get("Modality") == kind.modality and path in marking:
                 references[path] = kind.references(header, path)
         except InputError as error:
@@ -54,8 +59,9 @@ def referring_cases(part: Part, folder: Path, kind: Referring) -> Iterator[Case 
     referring: dict[int, list[str]] = defaultdict(list)
     for path, reference in references.items():
         if (at := series_referred_to(reference, found)) is None:
-            detail = f"The image series that {path!r} refers to is not in the input; add it."
-            yield Reject(part.source, path, "missing_image", detail)
+            yield _without_series(
+                part, path, [others[uid] for uid in (*reference.series, *reference.instances) if uid in others]
+            )
         else:
             referring[at].append(path)
     for at, series in enumerate(found):
@@ -66,6 +72,15 @@ def referring_cases(part: Part, folder: Path, kind: Referring) -> Iterator[Case 
         else:
             detail = f"No {kind.modality} refers to the series of {image[0]!r}; add one."
             yield Reject(part.source, image[0], "unlabelled", detail)
+
+
+def _without_series(part: Part, path: str, marked: list[str]) -> Reject:
+    """The reject of an object whose images are not in the input, or are of a kind that the part does not take."""
+    if marked:
+        detail = f"What {path!r} marks is in the input, and is a {marked[0]}; the part takes series of {part.modality!r}."
+        return Reject(part.source, path, "other_modality", detail)
+    detail = f"The image series that {path!r} refers to is not in the input; add it."
+    return Reject(part.source, path, "missing_image", detail)
 
 
 def series_referred_to(reference: References, found: list[Series]) -> int | None:

@@ -22,6 +22,8 @@ from medglip.store.prepared import Prepared, Preparing
 SPILL_BYTES = 4 * 2**20
 
 Item = Picture | VolumeRecord | Reject
+# What a part says of a file that is for another part.
+_NOT_MINE = ("not_a_picture", "other_modality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,19 @@ def found_of_parts(source: Source, folder: Path, limit: int | None = None) -> tu
             f"Input folder {str(folder)!r} holds nothing of the source {source.name!r}, which looks for"
             f" {', '.join(map(repr, patterns[:4]))}; give the folder in which these paths begin."
         )
-    # Parts that look through the same files refuse the same of them: said once.
-    once = {(reject.file, reject.reason, reject.detail): (part, reject) for part, reject in reversed(rejects)}
-    return [tasks[key] for key in sorted(tasks)], list(reversed(once.values()))
+    return [tasks[key] for key in sorted(tasks)], _said_once(tasks, rejects)
+
+
+def _said_once(tasks: dict[str, Task], rejects: list[tuple[Part, Reject]]) -> list[tuple[Part, Reject]]:
+    """The rejects less what several parts say of one file, and what is nothing for one part and a case of another."""
+    taken = {file for task in tasks.values() for file in task.files}
+    known = {reject.file for _, reject in rejects if reject.reason not in _NOT_MINE}
+    once: dict[tuple[str, str, str], tuple[Part, Reject]] = {}
+    for part, reject in rejects:
+        if reject.reason in _NOT_MINE and (reject.file in taken or reject.file in known):
+            continue
+        once.setdefault((reject.file, reject.reason, reject.detail), (part, reject))
+    return list(once.values())
 
 
 def load_converter(part: Part) -> ModuleType:
@@ -231,6 +243,8 @@ def _items(task: Task, finish: Callable[[Any], Any]) -> list[Any]:
         return [task.refusal(getattr(error, "reason", "unreadable_file"), str(error))]
     except MedglipError as error:
         return [task.refusal("invalid_record", str(error))]
+    except MemoryError:
+        return [task.refusal("too_large", "It does not fit into memory; convert it alone, or on a larger machine.")]
     except Exception as error:  # one broken file of a thousand must not end the run
         return [task.refusal("failed", f"{type(error).__name__}: {error}")]
 

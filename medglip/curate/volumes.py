@@ -45,6 +45,8 @@ from medglip.records import (
 OPTIONS = ("planes", "max_slices", "empty_slices", "window", "index")
 # A plane across the acquisition whose short side is below this share of the long one is a sliver (SA-Med2D-20M).
 _SLIVER = 0.5
+# Pitches that differ by less count as one.
+_EQUAL = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,14 +230,17 @@ def _planes(part: Part, volume: Volume, structures: Sequence[Structure] | None) 
 
 
 def _native(volume: Volume) -> Cut:
-    """The plane of acquisition: that of ``cuts``, but the one across the fewest slices where that is a sliver.
+    """The plane of acquisition: that of ``cuts``; where it is a sliver, that of the DICOM images, or one of equal pitch.
 
     A few slices as thick as their pixels are wide leave no doubt of it, though all pitches are equal.
     """
-    native = cuts(volume)[0]
-    if volume.affine_ijk_to_mm is None or not _is_sliver(volume, native):
+    native, pitch = cuts(volume)[0], volume.spacing_kji_mm
+    if volume.affine_ijk_to_mm is None or pitch is None or not _is_sliver(volume, native):
         return native
-    return min((native, *cuts(volume, PLANES)), key=lambda cut: cut.count)
+    others = cuts(volume, PLANES)
+    if volume.sop_uids:
+        return next(cut for cut in others if cut.axis == 0)
+    return min((native, *others), key=lambda cut: cut.count if pitch[cut.axis] * _EQUAL > pitch[native.axis] else native.count)
 
 
 def _is_sliver(volume: Volume, cut: Cut) -> bool:

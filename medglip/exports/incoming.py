@@ -12,15 +12,16 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from medglip.errors import InputError, MedglipError, SourceError
+from medglip.errors import InputError, MedglipError, RecordError, SourceError
 from medglip.exports.chosen import OnImage
 from medglip.imaging.intensity import display, to_stored
 from medglip.imaging.raster import read_raster
 from medglip.records.labels import label_tree
-from medglip.records.masks import Rle
+from medglip.records.masks import Rle, rle_of_mask
 from medglip.records.phrases import region_phrases
 from medglip.records.picture import Picture
 from medglip.records.record import MODALITIES, SPLITS, Box, ImageRecord, Phrase, Region, Reject, Text, concept_of
+from medglip.records.segmentations import mask_of_runs, rle_of_polygons
 from medglip.store.checks.runs import measure
 from medglip.store.pixels import perceptual_hash, pixel_sha256
 from medglip.store.schema import Document, document_of, image_of, region_of
@@ -367,16 +368,15 @@ def rle_of_segmentation(code: Any, size_hw: tuple[int, int]) -> Rle | None:
         if isinstance(code, dict):
             if tuple(code["size"]) != size_hw:
                 raise Unusable("bad_mask", f"Its mask has the size {code['size']}, its image {list(size_hw)} (height, width).")
-            packed = coco_mask.frPyObjects(code, height, width) if isinstance(code["counts"], list) else code
+            if isinstance(code["counts"], list):
+                text = rle_of_mask(mask_of_runs(code)).counts
+            else:
+                text = code["counts"].decode("ascii") if isinstance(code["counts"], bytes) else str(code["counts"])
+        elif (drawn := rle_of_polygons([ring for ring in code if len(ring) % 2 == 0], size_hw)) is None:
+            return None
         else:
-            rings = [np.asarray(ring, float).ravel() for ring in code]
-            flat = [ring.tolist() for ring in rings if ring.size >= 6 and ring.size % 2 == 0 and np.isfinite(ring).all()]
-            if not flat:
-                return None
-            packed = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
-        counts = packed["counts"]
-        text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
-    except (TypeError, ValueError, KeyError) as error:
+            text = drawn.counts
+    except (TypeError, ValueError, KeyError, RecordError) as error:
         raise Unusable("bad_mask", f"Its segmentation does not decode: {error}.") from error
     measured = measure(pa.array([text]), np.array([height]), np.array([width]))
     if not measured.good[0]:

@@ -14,6 +14,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.volumeutils import apply_read_scaling
@@ -34,7 +35,8 @@ _DAMAGED = ("CRC check failed", "Incorrect length of data")
 # How much is unpacked at a time.
 _PART_BYTES = 1 << 20
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_BROKEN = (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, TypeError, LookupError, ArithmeticError, zlib.error)
+_BROKEN = (ImageFileError, HeaderDataError, MGHError, EOFError, OSError, ValueError, TypeError, LookupError,
+           ArithmeticError, zlib.error)  # fmt: skip
 _ISAL_BROKEN: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # its stub says that it is no class
 
 

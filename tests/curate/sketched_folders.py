@@ -219,6 +219,17 @@ def dicom_alone(folder: Path) -> None:
         dicom(folder, f"p{n}/IM{n}", n, patient=f"p{n}", modality="DX")
 
 
+def series_alone(folder: Path) -> None:
+    for patient in ("1", "2"):
+        for k in range(3):
+            dicom(folder, f"{patient}/ct/i{k}.dcm", 10 * int(patient) + k, patient=patient, k=k)
+
+
+def volumes_alone(folder: Path) -> None:
+    for n in range(2):
+        volume(folder, f"scans/p{n}.nii.gz", noise(n, *SIZE, 3))
+
+
 def dicom_boxes(folder: Path) -> None:
     uids = [dicom(folder, f"p{n}/IM{n}", n, patient=f"p{n}", modality="DX") for n in range(3)]
     header = ("SOPInstanceUID", "x", "y", "width", "height", "label")

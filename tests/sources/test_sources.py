@@ -14,16 +14,30 @@ from medglip.store.checks.validate import validate
 from medglip.store.matrix import Matrix
 
 # Rejects that a sample of the source must give, because its files are so.
-EXPECTED = {"us_busi": {"size_mismatch"}}
+EXPECTED = {
+    "us_busi": {"size_mismatch"},
+    "dicom_cornerstone_transfer_syntaxes": {"duplicate_image"},  # one slice, stored in many ways
+    "dicom_dicom2nifti": {"duplicate_image"},
+    "dicom_pydicom_testfiles": {"duplicate_image", "not_a_picture", "unreadable_file"},
+    "dicom_seg_highdicom": {"missing_image", "other_modality"},  # SEG objects of images elsewhere, and of slides
+    "nifti_nibabel_testdata": {"constant_image", "no_pixels"},
+}
 SAMPLES = (
-    "ct_bhsd_hemorrhage", "ct_curvas_abdomen", "ct_mr_sammed2d_demo", "derm_ham10000", "endo_kvasir_seg_512",
-    "endo_kvasir_seg_native", "fundus_chase_db1", "fundus_drive", "fundus_idrid_hardexudates", "mri_pd25_brain",
-    "mri_spider_lumbar_t2", "multi_biomedparse_demo", "path_bccd_blood_cells", "path_monusac", "path_rings_prostate",
-    "petct_soft_tissue_sarcoma", "us_busi", "us_carotid_ccaus", "us_covid_pocus", "us_hc18_fetal_head",
-    "xray_cdd_cesm_mammo", "xray_covid_chestxray", "xray_nih_chestxray14", "xray_tbx11k_sample",
+    "ct_bhsd_hemorrhage", "ct_curvas_abdomen", "ct_mr_sammed2d_demo", "derm_ham10000",
+    "dicom_cornerstone_transfer_syntaxes", "dicom_ct_head_ge_tilt", "dicom_dicom2nifti", "dicom_mr_12bit",
+    "dicom_pet_acrin_flt_breast", "dicom_pydicom_testfiles", "dicom_rtstruct_dicompyler", "dicom_seg_highdicom",
+    "endo_kvasir_seg_512", "endo_kvasir_seg_native", "fundus_chase_db1", "fundus_drive", "fundus_idrid_hardexudates",
+    "mri_mni152_nilearn", "mri_pd25_brain", "mri_spider_lumbar_t2", "multi_biomedparse_demo", "nifti_nibabel_testdata",
+    "nifti_niivue", "path_bccd_blood_cells", "path_monusac", "path_rings_prostate", "petct_soft_tissue_sarcoma",
+    "us_busi", "us_carotid_ccaus", "us_covid_pocus", "us_hc18_fetal_head", "xray_cdd_cesm_mammo",
+    "xray_covid_chestxray", "xray_nih_chestxray14", "xray_tbx11k_sample",
 )  # fmt: skip
-# Sources whose samples hold no region: texts only, or boxes of other images.
-WITHOUT_REGIONS = ("us_covid_pocus", "xray_nih_chestxray14")
+# Sources whose samples hold no region: texts only, boxes of other images, or images that nobody marked.
+WITHOUT_REGIONS = (
+    "us_covid_pocus", "xray_nih_chestxray14", "dicom_cornerstone_transfer_syntaxes", "dicom_ct_head_ge_tilt",
+    "dicom_dicom2nifti", "dicom_mr_12bit", "dicom_pet_acrin_flt_breast", "dicom_pydicom_testfiles", "mri_mni152_nilearn",
+    "nifti_nibabel_testdata", "nifti_niivue",
+)  # fmt: skip
 # Their files were flipped by whoever copied them: no region may claim a side.
 FLIPPED = ("petct_soft_tissue_sarcoma", "xray_cdd_cesm_mammo")
 
@@ -152,3 +166,19 @@ def test_an_image_of_the_covid_collection_is_annotated_once(real_data: Path) -> 
         assert record.licence.startswith("CC ")
         assert {text.kind for text in record.texts} == {"finding", "report"}
     assert {record.modality for record in records} == {"xray", "ct"}
+
+
+def test_every_folder_of_real_data_has_its_source(real_data: Path) -> None:
+    folders = {path.name.replace("-", "_") for path in real_data.iterdir() if path.is_dir()}
+    assert folders <= set(source_names())
+
+
+def test_of_contours_those_on_the_slices_that_are_there_become_regions(real_data: Path) -> None:
+    tasks, _ = found_tasks(load_source("dicom_rtstruct_dicompyler"), real_data / "dicom-rtstruct-dicompyler")
+    records = [item.record for task in tasks for item in run(task) if isinstance(item, Picture)]
+    (region,) = [region for record in records for region in record.regions]
+    assert region.label == "systemic.body"
+    assert region.mask is not None
+    width_mm = (region.box_xyxy[2] - region.box_xyxy[0]) * records[0].spacing_mm[1]
+    assert 300 < width_mm < 550  # an adult with the arms up
+    assert "thorax.heart" in records[0].absent  # drawn on other slices

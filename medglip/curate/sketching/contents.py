@@ -77,8 +77,7 @@ def _of_volumes(folder: Path, volumes: Sequence[Shape], scans: Scans | None) -> 
         pair = paired(images[0], marks)
         files = {"image": pair.image}
     else:
-        doubt = "files: no volume is known to mark the others" if images else "files: every volume looks like labels"
-        return Guess("label_volumes", {"image": (images or labels)[0].pattern, "labels": TODO}, {}, (), None, (doubt,))
+        return _unmarked_volumes(images, labels)
     doubts: tuple[str, ...] = ()
     if len(images) > 1 and not scans:
         others = ", ".join(shape.pattern for shape in images[1:5])
@@ -90,6 +89,18 @@ def _of_volumes(folder: Path, volumes: Sequence[Shape], scans: Scans | None) -> 
         doubts += (f"labels: {marks.paths[0]} and others hold many values, or negative ones; are these labels?",)
         values = ()
     return Guess("label_volumes", files | {"labels": pair.marks}, {}, values, modality, doubts)
+
+
+def _unmarked_volumes(images: Sequence[Shape], labels: Sequence[Shape]) -> Guess:
+    """Volume files of which none is known to mark another."""
+    if not images:
+        doubt = "files: every volume looks like labels"
+        return Guess("label_volumes", {"image": labels[0].pattern, "labels": TODO}, {}, (), None, (doubt,))
+    doubts: tuple[str, ...] = (_UNMARKED,)
+    if len(images) > 1:
+        others = ", ".join(shape.pattern for shape in images[1:5])
+        doubts += (f"image: {others} are of another form and left out; a part each, or name the one that marks the others",)
+    return Guess("volumes", {"image": images[0].pattern}, {}, (), None, doubts)
 
 
 def _of_marks(folder: Path, of: dict[str, list[Shape]], images: list[Shape], scans: Scans | None) -> Guess | None:

@@ -10,6 +10,7 @@ from medglip.curate.sketching.masks import mask_kind, some
 from medglip.curate.sketching.shapes import Shape, levels, stem_of, words_of
 from medglip.errors import MedglipError
 from medglip.imaging.dicom import MODALITY_OF, is_dicom, read_header
+from medglip.imaging.series import frames_of
 
 _HEADERS = 200  # that are read of each form
 _IN_3D = ("ct", "mr", "pet")
@@ -23,12 +24,14 @@ class Scans(NamedTuple):
         modality: The commonest, or None.
         labels: Kind of object (``SEG``, ``RTSTRUCT``) -> the names in it.
         ids: Ids of the headers that were read: keyword -> values.
+        placed: Whether one of them says where in the patient its slice lies.
     """
 
     images: tuple[Shape, ...]
     modality: str | None
     labels: dict[str, tuple[str, ...]]
     ids: dict[str, set[str]]
+    placed: bool = False
 
 
 def holds_dicom(folder: Path, shape: Shape) -> bool:
@@ -43,6 +46,7 @@ def scans_in(folder: Path, found: Sequence[Shape]) -> Scans:
     labels: dict[str, set[str]] = {}
     ids: dict[str, set[str]] = {"SOPInstanceUID": set(), "PatientID": set(), "StudyInstanceUID": set(),
                                 "SeriesInstanceUID": set()}  # fmt: skip
+    placed = False
     for at, shape in enumerate(found):
         for path in shape.paths[:: max(1, len(shape.paths) // _HEADERS)]:
             try:
@@ -59,10 +63,20 @@ def scans_in(folder: Path, found: Sequence[Shape]) -> Scans:
             elif kind in MODALITY_OF:
                 images[at] = shape
                 modalities.append(MODALITY_OF[kind])
+                placed = placed or _is_placed(folder / path, header)
                 for keyword, values in ids.items():
                     values.add(str(header.get(keyword, "")))
     common = max(sorted(set(modalities)), key=modalities.count) if modalities else None
-    return Scans(tuple(images.values()), common, {kind: tuple(sorted(names - {""})) for kind, names in labels.items()}, ids)
+    named = {kind: tuple(sorted(names - {""})) for kind, names in labels.items()}
+    return Scans(tuple(images.values()), common, named, ids, placed)
+
+
+def _is_placed(path: Path, header: Any) -> bool:
+    """Whether a header says where in the patient a slice lies."""
+    try:
+        return bool(frames_of(path, header))
+    except MedglipError:
+        return False
 
 
 def series_pattern(shape: Shape) -> str:
@@ -113,10 +127,10 @@ def of_masks(folder: Path, scans: Scans, marks: Shape) -> Guess:
 
 
 def alone(scans: Scans) -> Guess:
-    """Images without any mark."""
+    """Images without any mark: volumes where they have a place in the patient, else pictures."""
+    doubts: tuple[str, ...] = ("marks: no file marks the images, which are converted without regions",)
+    if scans.modality in _IN_3D and scans.placed:
+        return Guess("volumes", {"series": "**/*"}, {}, (), scans.modality, doubts)
     shape = scans.images[0]
     pattern = shape.pattern if len(scans.images) == 1 and "{case}" in shape.pattern else "**/*"
-    doubts: tuple[str, ...] = ("marks: no file marks the images, which are converted without regions",)
-    if scans.modality in _IN_3D:
-        doubts += ("converter: each slice is an image of its own; label_volumes reads series with label volumes",)
     return Guess("dicom_images", {"image": pattern or TODO}, {}, (), scans.modality, doubts)

@@ -103,7 +103,8 @@ def preview(dataset: Dataset | str | Path, *, per_label: int = PER_LABEL, per_so
 
 
 def chosen_images(dataset: Dataset, per_label: int, per_source: int) -> dict[tuple[str, str], list[str]]:
-    """Images to look at: for each source and modality a few that together show every label, and one without regions.
+    """Images to look at: for each source and modality a few that together show every label, and one without regions;
+    of those that nobody marked, a few.
 
     Which ones depends on the images' ids only, which are hashes, so that the choice is the same each time and shows neither
     the best nor the first. One pass over the regions finds, for each label of each source, those with the lowest and the
@@ -118,7 +119,7 @@ def chosen_images(dataset: Dataset, per_label: int, per_source: int) -> dict[tup
         f"""
         SELECT dataset, modality, concept, min(image_id, {asked}) AS low, max(image_id, {asked}) AS high
         FROM regions GROUP BY dataset, modality, concept
-        UNION ALL SELECT dataset, modality, '', [min(id)], [min(id)] FROM images
+        UNION ALL SELECT dataset, modality, '', min(id, {asked}), [min(id)] FROM images
         WHERE n_regions = 0 GROUP BY dataset, modality
         ORDER BY dataset, modality, concept
         """
@@ -136,6 +137,8 @@ def chosen_images(dataset: Dataset, per_label: int, per_source: int) -> dict[tup
 def _covering(shows: dict[str, set[str]], per_label: int, at_most: int) -> list[str]:
     """Images that show every concept ``per_label`` times, if there are as many; those that show most go first."""
     left = {concept: 1 if concept == "" else per_label for concepts in shows.values() for concept in concepts}
+    if not any(left):
+        return sorted(shows)[:at_most]
     images: list[str] = []
     while len(images) < min(at_most, len(shows)):
         gain = {image: sum(left[c] > 0 for c in shows[image]) for image in shows if image not in images}
