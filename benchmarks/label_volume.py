@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -118,20 +117,27 @@ def ours(folder: Path, out: Path, workers: int) -> int:
     return convert(folder / "generated.toml", folder, out / "dataset", workers=workers).regions
 
 
+def peak_mib() -> float:
+    """Largest memory of this program so far; ``ru_maxrss`` would count what ran in its process before it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def child(what: str, folder: Path, workers: int) -> None:
     """One measured run in this process; prints JSON."""
     for module in ("medglip.curate", "medglip.converters.label_volumes", "skimage.io", "skimage.measure"):
         import_module(module)  # what a process needs before it begins is not what a volume costs
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     with tempfile.TemporaryDirectory() as scratch:
         begin = time.monotonic()
         regions = peer(folder, Path(scratch)) if what == "peer" else ours(folder, Path(scratch), workers)
         seconds = time.monotonic() - begin
         size = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "regions": regions, "mb": size / 1e6, "peak_mib": after / 1024,
-                      "added_mib": (after - before) / 1024}))  # fmt: skip
+    after = peak_mib()
+    print(
+        json.dumps({"seconds": seconds, "regions": regions, "mb": size / 1e6, "peak_mib": after, "added_mib": after - before})
+    )
 
 
 def measured(what: str, folder: Path, workers: int = 1) -> dict:

@@ -3,9 +3,10 @@
 A generated CT of 512 x 512 pixels a slice, uncompressed and as JPEG 2000 lossless; the files are in no order. Each reader
 gives voxels in memory with their affine; dcm2niix, a program of its own, writes an uncompressed NIfTI file instead. In one
 run, in turn, each in a fresh process that has imported its library. dicom2nifti and dcm2niix are left out, and said to
-be, where they are not installed.
+be, where they are not installed. All on one core, which is what a worker of a conversion has; `--all-cores` lets each take what
+it can, which SimpleITK does for JPEG 2000.
 
-Usage: scripts/bench series [--slices 200] [--repeats 5]
+Usage: scripts/bench series [--slices 200] [--repeats 5] [--all-cores]
 """
 
 import argparse
@@ -98,11 +99,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--all-cores", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         print(json.dumps(read(given.child[0], Path(given.child[1]))))
         return
+    if not given.all_cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of the readers, too: they inherit it
     there = {"medglip": True, "simpleitk": True, "dicom2nifti": find_spec("dicom2nifti"), "dcm2niix": shutil.which("dcm2niix")}
     readers = [reader for reader in READERS if there[reader]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
@@ -136,6 +140,7 @@ def main() -> None:
             print(name, json.dumps({key: value for key, value in results[name].items() if key != "runs"}), flush=True)
     result = {"what": __doc__.splitlines()[0], "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(),
               "python": platform.python_version(), "pydicom": pydicom.__version__, "slices": given.slices,
+              "one_core": not given.all_cores,
               "not_installed": [reader for reader in READERS if reader not in readers], **results}  # fmt: skip
     target = ROOT / "benchmarks/results/series.json"
     target.write_text(json.dumps(result, indent=1) + "\n")

@@ -77,7 +77,7 @@ def referring_cases(part: Part, folder: Path, kind: Referring) -> Iterator[Case 
 def _without_series(part: Part, path: str, marked: list[str]) -> Reject:
     """The reject of an object whose images are not in the input, or are of a kind that the part does not take."""
     if marked:
-        detail = f"What {path!r} marks is in the input, and is a {marked[0]}; the part takes series of {part.modality!r}."
+        detail = f"What {path!r} marks is in the input, as {marked[0]}; the part takes series of {part.modality!r}."
         return Reject(part.source, path, "other_modality", detail)
     detail = f"The image series that {path!r} refers to is not in the input; add it."
     return Reject(part.source, path, "missing_image", detail)

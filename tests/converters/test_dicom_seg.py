@@ -167,6 +167,19 @@ def test_what_is_missing_is_said(folder: Path) -> None:
     assert rejects == {"lost.dcm": "missing_image", "patient2/IM6": "unlabelled"}
 
 
+def test_objects_of_images_that_the_part_does_not_take_are_not_called_lost(folder: Path) -> None:
+    images = write_ct(folder)
+    write_seg(folder / "p1" / "seg", images, [LIVER], two_masks()[..., :1])
+    others = [ct_slice("other", k) for k in range(SHAPE[0])]
+    write_seg(folder / "mr_seg.dcm", others, [LIVER], two_masks()[..., :1])
+    for k, data in enumerate(others):
+        data.Modality = "MR"
+        data.save_as(folder / f"mr{k}.dcm", enforce_file_format=True)
+    rejects = [item for item in convert(folder) if isinstance(item, Reject)]
+    assert [(reject.file, reject.reason) for reject in rejects] == [("mr_seg.dcm", "other_modality")]
+    assert "MR image" in rejects[0].detail
+
+
 def test_a_broken_object_leaves_the_others(folder: Path) -> None:
     images = write_ct(folder)
     write_seg(folder / "p1" / "a", images, [LIVER], two_masks()[..., :1])

@@ -225,6 +225,11 @@ def series_alone(folder: Path) -> None:
             dicom(folder, f"{patient}/ct/i{k}.dcm", 10 * int(patient) + k, patient=patient, k=k)
 
 
+def series_beside_volumes(folder: Path) -> None:
+    series_alone(folder)
+    volume(folder, "reference/p1.nii.gz", noise(1, *SIZE, 3))
+
+
 def volumes_alone(folder: Path) -> None:
     for n in range(2):
         volume(folder, f"scans/p{n}.nii.gz", noise(n, *SIZE, 3))

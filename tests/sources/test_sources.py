@@ -168,11 +168,6 @@ def test_an_image_of_the_covid_collection_is_annotated_once(real_data: Path) -> 
     assert {record.modality for record in records} == {"xray", "ct"}
 
 
-def test_every_folder_of_real_data_has_its_source(real_data: Path) -> None:
-    folders = {path.name.replace("-", "_") for path in real_data.iterdir() if path.is_dir()}
-    assert folders <= set(source_names())
-
-
 def test_of_contours_those_on_the_slices_that_are_there_become_regions(real_data: Path) -> None:
     tasks, _ = found_tasks(load_source("dicom_rtstruct_dicompyler"), real_data / "dicom-rtstruct-dicompyler")
     records = [item.record for task in tasks for item in run(task) if isinstance(item, Picture)]

@@ -66,8 +66,13 @@ def _kinds(folder: Path, found: Sequence[Shape]) -> dict[str, list[Shape]]:
 def _of_volumes(folder: Path, volumes: Sequence[Shape], scans: Scans | None) -> Guess:
     images = [shape for shape in volumes if not shape.marking]
     labels = [shape for shape in volumes if shape.marking]
+    likely = labels or [shape for shape in images if scans and _few(label_values(folder, shape))]
+    if scans and not likely:
+        others = ", ".join(shape.pattern for shape in images[:4])
+        found = alone(scans)
+        return replace(found, doubts=(*found.doubts, f"image: {others} hold many values, so they mark nothing; left out"))
     if scans:  # volumes beside a series mark it
-        marks = (labels or images)[0]
+        marks = likely[0]
         series = Shape(scans.images[0].paths, False)
         files = {"series": series_pattern(series)}
         pair = paired(Shape(tuple(sorted({path.rpartition("/")[0] + "/x" for path in series.paths})), False), marks)
@@ -85,10 +90,15 @@ def _of_volumes(folder: Path, volumes: Sequence[Shape], scans: Scans | None) -> 
     if pair.classes:
         return Guess("binary_volumes", files | {"mask": pair.marks}, {}, pair.classes, modality, doubts)
     values = label_values(folder, marks)
-    if len(values) >= FEW_VALUES or any(value.startswith("-") for value in values):
+    if values and not _few(values):
         doubts += (f"labels: {marks.paths[0]} and others hold many values, or negative ones; are these labels?",)
         values = ()
     return Guess("label_volumes", files | {"labels": pair.marks}, {}, values, modality, doubts)
+
+
+def _few(values: Sequence[str]) -> bool:
+    """Whether numbers can be labels."""
+    return 0 < len(values) < FEW_VALUES and not any(value.startswith("-") for value in values)
 
 
 def _unmarked_volumes(images: Sequence[Shape], labels: Sequence[Shape]) -> Guess:

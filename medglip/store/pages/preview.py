@@ -103,8 +103,9 @@ def preview(dataset: Dataset | str | Path, *, per_label: int = PER_LABEL, per_so
 
 
 def chosen_images(dataset: Dataset, per_label: int, per_source: int) -> dict[tuple[str, str], list[str]]:
-    """Images to look at: for each source and modality a few that together show every label, and one without regions;
-    of those that nobody marked, a few.
+    """Images to look at: for each source and modality a few that together show every label, and one without regions.
+
+    Where no image has a region, a few of them.
 
     Which ones depends on the images' ids only, which are hashes, so that the choice is the same each time and shows neither
     the best nor the first. One pass over the regions finds, for each label of each source, those with the lowest and the

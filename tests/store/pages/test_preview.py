@@ -68,6 +68,12 @@ def test_the_chosen_images_show_every_label(dataset_path):
     assert any(not dataset.record(image).regions for images in chosen.values() for image in images)
 
 
+def test_of_images_that_nobody_marked_a_few_are_chosen(tmp_path, plain_picture, info):
+    write_part(tmp_path / "d", "p", [plain_picture(number) for number in range(12)], info=info)
+    (chosen,) = chosen_images(store.open(tmp_path / "d"), per_label=1, per_source=5).values()
+    assert len(set(chosen)) == 5
+
+
 def test_a_large_dataset_has_a_page_a_source(dataset_path, monkeypatch, files_of):
     monkeypatch.setattr("medglip.store.pages.preview.ON_ONE_PAGE", 2)
     monkeypatch.setattr("medglip.store.pages.preview.FIRST_OF_A_SOURCE", 1)
