@@ -51,9 +51,6 @@ SYNTAXES: dict[str, str] = {
 # Names that pydicom does not know.
 _NAMES = {"1.2.840.10008.1.2.4.110": "JPEG XL Lossless", "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
           "1.2.840.10008.1.2.4.112": "JPEG XL"}  # fmt: skip
-# Syntaxes of which a second decoder exists: where the first one fails on a file, the second may not.
-_SECOND = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70",
-           "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}  # fmt: skip
 _PLUGINS = {"pylibjpeg-rle": "rle", "pylibjpeg-libjpeg": "libjpeg", "pylibjpeg-openjpeg": "openjpeg", "SimpleITK": "SimpleITK"}
 # Import name of each package beside its name: what medglip always has, and what it uses where it is there.
 PACKAGES = {
@@ -67,7 +64,6 @@ OPTIONAL = {
     "dicomweb-client": ("dicomweb_client", "convert from dicomweb://"), "webdataset": ("webdataset", "read the shards"),
     "datasets": ("datasets", "export --to hf"), "onnx": ("onnx", "export of a model"),
     "imagecodecs": ("imagecodecs", "TIFF tiles in JPEG 2000, JPEG XR and other rare codecs"),
-    "python-gdcm": ("gdcm", "a second decoder of JPEG, JPEG-LS and JPEG 2000 in DICOM"),
 }  # fmt: skip
 
 
@@ -106,8 +102,7 @@ def advice_for(uid: str) -> str:
         return package
     if find_spec(_PLUGINS[package]) is None:
         return f"install {package}"
-    second = ", try a second decoder, python-gdcm," if uid in _SECOND and find_spec("gdcm") is None else ""
-    return f"{package} refuses these bytes, they may be damaged; fetch the file anew{second} or leave it out"
+    return f"{package} refuses these bytes, they may be damaged; fetch the file anew or leave it out"
 
 
 @contextmanager
@@ -124,15 +119,17 @@ def without_panics() -> Iterator[None]:
         raise
 
 
-def plugin_for(uid: str) -> str:
-    """The decoder that is asked first: always the same one, so that a machine with more packages decodes the same values.
+def plugins_for(uid: str) -> tuple[str, ...]:
+    """The decoders that are asked, in order: always the same, so that a machine with more packages decodes the same values.
 
-    Codecs with loss differ by a step between decoders; pydicom would take whichever is installed.
+    Codecs with loss differ by a step between decoders; pydicom would take whichever is installed. GDCM's own is never
+    asked: it ends the process at a broken JPEG.
     """
     try:
-        return "pylibjpeg" if "pylibjpeg" in get_decoder(uid).available_plugins else ""
+        there = get_decoder(uid).available_plugins
     except NotImplementedError:
-        return ""
+        return ()
+    return tuple(sorted((plugin for plugin in there if plugin != "gdcm"), key=lambda plugin: (plugin != "pylibjpeg", plugin)))
 
 
 def probed() -> list[Decoder]:
@@ -141,7 +138,7 @@ def probed() -> list[Decoder]:
     for uid, package in SYNTAXES.items():
         name = syntax_name(uid)
         try:
-            by = tuple(get_decoder(uid).available_plugins) if get_decoder(uid).is_available else ()
+            by = plugins_for(uid) if get_decoder(uid).is_available else ()
         except NotImplementedError:
             by = ("SimpleITK",) if package == "SimpleITK" and find_spec("SimpleITK") else ()
         if by:

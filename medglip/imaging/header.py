@@ -151,6 +151,7 @@ def read_header(path: Path, *, pixels: bool = False) -> Dataset:
                 raise InputError(not_dicom)
             file.seek(0)
             header = pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
+            _drop_broken_meta(header)
             header.pixels_at = None if pixels or not isinstance(file, Bounded) else file.tell()
             _check_single(header, path.stat().st_size)
     except BROKEN as error:
@@ -158,6 +159,16 @@ def read_header(path: Path, *, pixels: bool = False) -> Dataset:
     if len(header) == 0:
         raise InputError(f"DICOM file {path.name!r} is broken or cut off: it holds no element.")
     return header
+
+
+def _drop_broken_meta(header: Dataset) -> None:
+    """Take out what cannot be parsed of the file meta group, which pydicom leaves until somebody uses it."""
+    meta = getattr(header, "file_meta", None) or Dataset()
+    for tag in list(meta.keys()):
+        try:
+            meta[tag]
+        except BROKEN:
+            del meta[tag]
 
 
 # What every reader takes for one value, without looking.

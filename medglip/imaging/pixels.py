@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from medglip.imaging.codestream import Codestream, codestream_of, mended
-from medglip.imaging.decoders import advice_for, plugin_for, syntax_name, without_panics
+from medglip.imaging.decoders import advice_for, plugins_for, syntax_name, without_panics
 from medglip.imaging.grey import Range, Step, inverted, padding_as_air, rescaled
 from medglip.imaging.header import MEASURED, PIXEL_KEYWORDS, Unusable, flags_of, functional, no_image_of, object_of, overlays_of
 from medglip.imaging.second_decoder import decoded_by_gdcm
@@ -122,34 +122,40 @@ def _decoded(header: Dataset, name: str, frames: Sequence[int] | None) -> tuple[
     return array.astype(array.dtype.newbyteorder("="), copy=False), (*odd, *scans)
 
 
-def _by_plugin(header: Dataset, frames: Sequence[int] | None, plugin: str) -> np.ndarray:
-    """Frames as decoded by one plugin of pydicom and, where that fails, by any other that is there."""
+def _by_plugins(header: Dataset, frames: Sequence[int] | None, plugins: Sequence[str]) -> np.ndarray:
+    """Frames as the first of pydicom's plugins decodes them that can.
+
+    Raises:
+        RuntimeError, NotImplementedError: none can, or there is none.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            with without_panics():
-                if frames is not None:
-                    return np.stack([pixel_array(header, index=int(number), decoding_plugin=plugin) for number in frames])
-                array = pixel_array(header, decoding_plugin=plugin)
-        except RuntimeError:
-            if not plugin:
-                raise
-            return _by_plugin(header, frames, "")
-    return array if int(header.get("NumberOfFrames") or 1) > 1 else array[None]
+        refused: Exception = NotImplementedError("there is no decoder")
+        for plugin in plugins:
+            try:
+                with without_panics():
+                    if frames is not None:
+                        return np.stack([pixel_array(header, index=int(number), decoding_plugin=plugin) for number in frames])
+                    array = pixel_array(header, decoding_plugin=plugin)
+            except RuntimeError as error:
+                refused = error
+            else:
+                return array if int(header.get("NumberOfFrames") or 1) > 1 else array[None]
+    raise refused
 
 
 def _by_any(header: Dataset, frames: Sequence[int] | None, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Frames by pydicom's plugins; else with mended scan headers; else by GDCM; and what had to be done."""
     syntax, count = syntax_of(header), int(header.get("NumberOfFrames") or 1)
-    plugin = plugin_for(syntax) if syntax not in _NATIVE else ""
+    plugins = plugins_for(syntax) if syntax not in _NATIVE else ("",)
     try:
-        return _by_plugin(header, frames, plugin), ()
+        return _by_plugins(header, frames, plugins), ()
     except (RuntimeError, NotImplementedError) as error:
         refused = error
     if syntax not in _NATIVE:
         with suppress(RuntimeError, NotImplementedError, ValueError):
             if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and _mend(header, count):
-                return _by_plugin(header, frames, plugin), ("mended_jpeg",)
+                return _by_plugins(header, frames, plugins), ("mended_jpeg",)
         with suppress(RuntimeError, ValueError, IndexError, OSError):
             return decoded_by_gdcm(header, frames), ()
     reason = " ".join(str(refused).split())

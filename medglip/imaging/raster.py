@@ -18,6 +18,8 @@ from medglip.imaging.header import Bounded, Unusable
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
 # Above this a raster is a whole slide or a mosaic, to be read as tiles (Pillow's own limit against forged sizes).
 MOST_PIXELS = 178_956_970
+# Deflate packs at most 1,032 bytes into one: a PNG that promises more is broken, and would fill the memory.
+_PNG_RATIO = 1100
 _EXIF_ORIENTATION = 0x0112
 # What Pillow's and tifffile's parsers say of broken files.
 _BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, SyntaxError, AttributeError, ArithmeticError, RuntimeError,
@@ -137,6 +139,8 @@ def _opened(path: Path, frame: int) -> tuple[Image.Image, bool]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if image.format == "PNG" and image.width * image.height / 8 > _PNG_RATIO * path.stat().st_size:
+                raise ValueError(f"it is too short for {image.width} x {image.height} pixels")
             image.seek(frame)
             deep = ";16" in str(getattr(image, "tile", ""))
             image.load()

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
 from medglip.errors import InputError
-from medglip.imaging.decoders import without_panics
+from medglip.imaging.decoders import plugins_for, without_panics
 from medglip.imaging.dicom import BROKEN, functional, read_header
 from medglip.imaging.series import References
 from medglip.imaging.volume import GridError, Volume
@@ -169,7 +169,8 @@ def _pixels(segmentation: Segmentation, frame: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with without_panics():
-            return pixel_array(segmentation.header, index=frame)
+            syntax = str(segmentation.header.file_meta.TransferSyntaxUID)
+            return pixel_array(segmentation.header, index=frame, decoding_plugin=next(iter(plugins_for(syntax)), ""))
 
 
 def _place(segmentation: Segmentation, frame: int, volume: Volume) -> int | None:

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import iter_pixels
 
 from medglip.errors import InputError
-from medglip.imaging.decoders import advice_for, plugin_for, syntax_name, without_panics
+from medglip.imaging.decoders import advice_for, plugins_for, syntax_name, without_panics
 from medglip.imaging.header import BROKEN, Unusable, is_dicom, read_header
 from medglip.imaging.pitch import spacing_of
 from medglip.imaging.pixels import syntax_of
@@ -117,7 +117,7 @@ def tiles_of(path: Path, *, level: int = 0) -> Iterator[Tile]:
 def _dicom_tiles(path: Path, slide: Slide) -> Iterator[Tile]:
     header = read_header(path)
     places = [_place(header, frame, slide) for frame in range(slide.tiles)]
-    plugin = plugin_for(str(syntax_of(header)))
+    plugin = next(iter(plugins_for(str(syntax_of(header)))), "")
     try:
         with warnings.catch_warnings(), without_panics():
             warnings.simplefilter("ignore")

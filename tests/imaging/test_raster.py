@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,15 @@ def test_a_deep_picture_with_exif_is_turned(tmp_path: Path) -> None:
     deep = RANDOM.integers(0, 65536, (6, 5, 3)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", deep, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)])
     assert np.array_equal(read_raster(tmp_path / "x.tif"), np.rot90(deep, -1))
+
+
+def test_a_png_that_promises_more_pixels_than_it_can_hold_is_broken(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((40, 50), np.uint8)).save(path)
+    assert read_raster(path).shape == (40, 50)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 5_000_000, 30)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="too short for 5000000 x 30"):
+        read_raster(path)
