@@ -124,15 +124,15 @@ def _images(part: Part, folder: Path) -> Iterator[Case | Reject]:
         if isinstance(one, Case) and one.fields["sop"]:
             copies[one.fields["sop"]].append(entry.path)
     kept = {sop: first_that_decodes([folder / one for one in some]) for sop, some in copies.items() if len(some) > 1}
-    for entry in found:
-        file = entry.one("image") if isinstance(entry, Case) else ""
-        other = kept.get(entry.fields["sop"]) if isinstance(entry, Case) else None
-        if other is None or other == folder / file:
-            yield entry
+    for item in found:
+        file = item.one("image") if isinstance(item, Case) else ""
+        other = kept.get(item.fields["sop"]) if isinstance(item, Case) else None
+        if isinstance(item, Reject) or other is None or other == folder / file:
+            yield item
         else:
             twin = other.relative_to(folder).as_posix()
             sentence = f"{file!r} and {twin!r} have one SOPInstanceUID, so they are one DICOM object; remove one."
-            yield Reject(part.source, file, "duplicate_image", sentence, entry.key)
+            yield Reject(part.source, file, "duplicate_image", sentence, item.key)
 
 
 def _image(part: Part, case: Case) -> Case | Reject | None:
