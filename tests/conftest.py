@@ -1,5 +1,6 @@
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,14 @@ def real_data() -> Path:
 def medglip_command() -> list[str]:
     """What to type for `medglip` in this environment."""
     return [sys.executable, "-m", "medglip"]
+
+
+@pytest.fixture(autouse=True)
+def _no_key_of_another_test() -> Iterator[None]:
+    """Hashes, and the splits that follow from them, are those of no key; a command that sets one sets it for its process."""
+    kept = {name: os.environ.pop(name, None) for name in ("MEDGLIP_KEY", "MEDGLIP_KEY_FILE")}
+    yield
+    for name, value in kept.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

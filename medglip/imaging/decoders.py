@@ -123,12 +123,15 @@ def plugins_for(uid: str) -> tuple[str, ...]:
     """The decoders that are asked, in order: always the same, so that a machine with more packages decodes the same values.
 
     Codecs with loss differ by a step between decoders; pydicom would take whichever is installed. GDCM's own is never
-    asked: it ends the process at a broken JPEG.
+    asked: it ends the process at a broken JPEG. Nor is pydicom's own of RLE where a strict one is there, for it makes up
+    what broken runs leave out.
     """
     try:
         there = get_decoder(uid).available_plugins
     except NotImplementedError:
         return ()
+    if uid == RLELossless and "pylibjpeg" in there:
+        return ("pylibjpeg",)
     return tuple(sorted((plugin for plugin in there if plugin != "gdcm"), key=lambda plugin: (plugin != "pylibjpeg", plugin)))
 
 

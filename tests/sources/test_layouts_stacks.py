@@ -62,7 +62,7 @@ def imed361m(folder: Path) -> None:
         root = folder / name
         for part in ("image", "label", "imask"):
             (root / part).mkdir(parents=True)
-        Image.fromarray(colours(1, 4)[0, ..., 0].astype(np.uint8)).save(root / f"image/{stem}.png")
+        Image.fromarray(colours(1, len(stem))[0, ..., 0].astype(np.uint8)).save(root / f"image/{stem}.png")
         sparse.save_npz(root / f"label/{stem}.{(*layers.shape, 1)}.npz", sparse.csr_matrix(layers.reshape(3, -1)))
         np.save(root / f"imask/{stem}.npy", np.full(SIZE, -1))
         names = {str(n): label for n, label in enumerate(["background", *labels])}
