@@ -215,8 +215,12 @@ def _deep_png(path: Path, image: Image.Image) -> np.ndarray:
     """A picture of 16 bits a channel that Pillow would cut to 8."""
     import SimpleITK
 
-    array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-    array = np.ascontiguousarray(array[..., :3] if array.shape[-1] > 2 else array[..., 0])
+    try:
+        array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+        array = np.ascontiguousarray(array[..., :3] if array.shape[-1] > 2 else array[..., 0])
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise InputError(f"Image {path.name!r} cannot be read, it is broken or cut off: {reason}") from error
     try:
         return _upright(array, int(image.getexif().get(_EXIF_ORIENTATION, 1)))
     except _BROKEN:
