@@ -24,8 +24,8 @@ def medglip_command() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _no_key_of_another_test() -> Iterator[None]:
-    """Hashes, and the splits that follow from them, are those of no key; a command that sets one sets it for its process."""
-    kept = {name: os.environ.pop(name, None) for name in ("MEDGLIP_KEY", "MEDGLIP_KEY_FILE")}
+    """A command that takes a key sets it for its process; hashes and splits of the next test must not follow from it."""
+    kept = {name: os.environ.get(name) for name in ("MEDGLIP_KEY", "MEDGLIP_KEY_FILE")}
     yield
     for name, value in kept.items():
         os.environ.pop(name, None)

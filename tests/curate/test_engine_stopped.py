@@ -58,7 +58,7 @@ def test_a_stop_is_clean_and_says_how_to_go_on(source, whole, tmp_path, number):
         time.sleep(0.01)
     workers = workers_of(run)
     os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)  # a terminal tells the whole group
-    out, said = run.communicate(timeout=60)
+    out, said = run.communicate(timeout=180)
     assert run.returncode == 130, said
     assert "cases are in the dataset; run the same command again to go on" in said
     assert "Traceback" not in said
@@ -72,7 +72,7 @@ def test_a_stop_is_clean_and_says_how_to_go_on(source, whole, tmp_path, number):
 
 def test_the_command_shows_rejects_and_keeps_its_json_clean(source, tmp_path):
     run = started(source, tmp_path / "d", "--json")
-    out, said = run.communicate(timeout=60)
+    out, said = run.communicate(timeout=180)
     assert run.returncode == 3
     facts = json.loads(out)
     assert (facts["cases"], facts["images"], facts["rejects"], facts["complete"]) == (
