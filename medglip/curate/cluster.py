@@ -4,6 +4,7 @@ Needs the extra ``dask``. The scheduler runs the tasks of a lost worker again; i
 """
 
 import logging
+import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,15 @@ from medglip import __version__
 from medglip.curate.plan import Measured
 from medglip.curate.pools import TRIES, has_room, killed
 from medglip.curate.privacy.keys import key_check, require_key
+from medglip.curate.stopping import LOOK_S, Look
 from medglip.curate.tasks import Outcome, Task, worked
 from medglip.errors import InputError, MedglipError
 
 _CONNECT_S = 15
-# How often to look whether there is a worker at all.
-_LOOK_S = 10.0
+# How often to ask whether there is a worker at all.
+_ASK_S = 10.0
+# How long a finished outcome may travel.
+_TRAVEL_S = 600.0
 # How long a cluster of this machine may be without one: a worker that was killed is there again within seconds.
 _PATIENCE_S = 60.0
 # What futures raise when their scheduler is no more.
@@ -31,12 +35,13 @@ class _NoWorkersError(InputError):
     """A cluster of this machine has no workers any more."""
 
 
-def outcomes_on_dask(cases: Sequence[Measured], workers: int, address: str | None = None) -> Iterator[Outcome]:
+def outcomes_on_dask(cases: Sequence[Measured], workers: int, look: Look, address: str | None = None) -> Iterator[Outcome]:
     """Outcomes of the cases in their order, run by the workers of a Dask cluster.
 
     Args:
         cases: What to run; the workers must see the input folder under the same path.
         workers: Processes of a cluster on this machine, where no address is given.
+        look: Called again and again while the workers work; may raise.
         address: Of a running scheduler, such as ``tcp://10.0.0.5:8786``.
 
     Raises:
@@ -46,7 +51,7 @@ def outcomes_on_dask(cases: Sequence[Measured], workers: int, address: str | Non
     while left:
         with _client(address, workers) as client:
             try:
-                for outcome in _outcomes(client, tuple(left), workers, address):
+                for outcome in _outcomes(client, tuple(left), workers, address, look):
                     left.popleft()
                     yield outcome
             except _NoWorkersError:  # a cluster of ours lost all its workers and got none back
@@ -55,7 +60,9 @@ def outcomes_on_dask(cases: Sequence[Measured], workers: int, address: str | Non
                     raise
 
 
-def _outcomes(client: Any, cases: Sequence[Measured], workers: int, address: str | None) -> Iterator[Outcome]:
+def _outcomes(
+    client: Any, cases: Sequence[Measured], workers: int, address: str | None, look: Look
+) -> Iterator[Outcome]:  # fmt: skip
     waiting: deque[tuple[Measured, Any]] = deque()
     upcoming = iter(cases)
     while True:
@@ -65,10 +72,10 @@ def _outcomes(client: Any, cases: Sequence[Measured], workers: int, address: str
         if not waiting:
             return
         case, future = waiting.popleft()
-        outcome = _result(client, future)
+        outcome = _result(client, future, look)
         if outcome is None:  # its workers were lost: try it with nothing beside it, then go on with the others
             client.cancel([other for _, other in waiting], force=True)
-            outcome = _result(client, _submit(client, case)) or killed(case.task)
+            outcome = _result(client, _submit(client, case), look) or killed(case.task)
             waiting = deque((other, _submit(client, other)) for other, _ in waiting)
         yield outcome
 
@@ -87,25 +94,14 @@ def _worked(task: Task, version: str, check: str) -> Outcome:
     return worked(task)
 
 
-def _result(client: Any, future: Any) -> Outcome | None:
+def _result(client: Any, future: Any, look: Look) -> Outcome | None:
     """What a task gave; None where it was given up because its workers were killed."""
     from distributed.scheduler import KilledWorker
 
     address = client.scheduler.address if client.scheduler else "the scheduler"
-    looks = 0
     try:
-        while True:
-            try:
-                return future.result(timeout=_LOOK_S)
-            except TimeoutError:  # of this look, not of the task, whose errors are outcomes
-                looks = 0 if client.scheduler_info(n_workers=-1)["workers"] else looks + 1
-                if looks == 1 and client.cluster is None:
-                    warnings.warn(f"No worker has joined {address}; waiting for one.", stacklevel=2)
-                if looks * _LOOK_S >= _PATIENCE_S and client.cluster is not None:
-                    raise _NoWorkersError(
-                        f"Engine 'dask': the cluster of this machine has had no worker for {_PATIENCE_S:g} s; take fewer"
-                        " workers, or the engine 'processes', and run again to go on."
-                    ) from None
+        _wait(client, future, look, address)
+        return future.result(timeout=_TRAVEL_S)
     except KilledWorker:
         return None
     except MedglipError:
@@ -117,6 +113,37 @@ def _result(client: Any, future: Any) -> Outcome | None:
             f"Dask scheduler {address!r} {what} ({type(error).__name__}: {str(error)[:200]}); its workers need this medglip"
             " and the input under the same path. What was committed is kept: run the same command again to go on."
         ) from error
+
+
+def _wait(client: Any, future: Any, look: Look, address: str) -> None:
+    """Until the task is done, well or badly.
+
+    Raises:
+        _NoWorkersError: the cluster of this machine lost its workers.
+    """
+    from distributed import wait
+
+    asked, alone = time.monotonic(), 0.0
+    while True:
+        look()
+        try:
+            with client.as_current():
+                wait([future], timeout=LOOK_S)
+        except TimeoutError:
+            if time.monotonic() - asked < _ASK_S:
+                continue
+            since, asked = asked, time.monotonic()
+            there = client.scheduler_info(n_workers=-1)["workers"]
+            if not there and not alone and client.cluster is None:
+                warnings.warn(f"No worker has joined {address}; waiting for one.", stacklevel=2)
+            alone = 0.0 if there else alone + asked - since
+            if alone >= _PATIENCE_S and client.cluster is not None:
+                raise _NoWorkersError(
+                    f"Engine 'dask': the cluster of this machine has had no worker for {_PATIENCE_S:g} s; take fewer"
+                    " workers, or the engine 'processes', and run again to go on."
+                ) from None
+        else:
+            return
 
 
 @contextmanager

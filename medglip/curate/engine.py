@@ -20,6 +20,7 @@ from medglip.curate.pools import outcomes_here, outcomes_in_processes
 from medglip.curate.privacy.hiding import hidden
 from medglip.curate.privacy.keys import check_same_key, key_facts
 from medglip.curate.source import Part, Source
+from medglip.curate.stopping import Look, stops_held
 from medglip.curate.tasks import Outcome, Task, found_of_parts, found_tasks, load_converter, run
 from medglip.errors import InputError
 from medglip.records import Reject, VolumeRecord
@@ -170,11 +171,13 @@ class _Job:
         if on_case and self.fresh:
             on_case(self.result)
         cases = [case for number in self.fresh for case in self.plan.parts[number]]
-        with closing(_outcomes(cases, engine, workers, self.dataset)) as results:
-            for number in self.fresh:
-                self._write(number, results, on_case)
-                self.result.committed += len(self.plan.parts[number])
-        self._finish()
+        with stops_held() as look:
+            with closing(_outcomes(cases, engine, workers, self.dataset, look)) as results:
+                for number in self.fresh:
+                    self._write(number, results, on_case)
+                    self.result.committed += len(self.plan.parts[number])
+            self._finish()
+            look()
         return self.result
 
     def _write(self, number: int, results: Iterator[Outcome], on_case: OnCase | None) -> None:
@@ -229,19 +232,21 @@ class _Job:
         settle(self.dataset, sorted(name for name in store.open(self.dataset).manifest["parts"] if name.startswith(first)))
 
 
-def _outcomes(cases: Sequence[Measured], engine: str, workers: int, dataset: Path) -> Generator[Outcome, None, None]:
+def _outcomes(
+    cases: Sequence[Measured], engine: str, workers: int, dataset: Path, look: Look
+) -> Generator[Outcome, None, None]:  # fmt: skip
     """What each case gave, in order."""
     if not cases:
         return
     if engine != "processes":
         from medglip.curate.cluster import outcomes_on_dask
 
-        yield from outcomes_on_dask(cases, workers, None if engine == "dask" else engine)
+        yield from outcomes_on_dask(cases, workers, look, None if engine == "dask" else engine)
     elif workers <= 1 or len(cases) < 2:
-        yield from outcomes_here(cases)
+        yield from outcomes_here(cases, look)
     else:
         with staging(Place(dataset), "outcomes") as folder:
-            yield from outcomes_in_processes(cases, workers, folder)
+            yield from outcomes_in_processes(cases, workers, folder, look)
 
 
 def _changed(task: Task) -> Reject:

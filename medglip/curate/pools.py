@@ -10,13 +10,14 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medglip.curate.plan import Measured
+from medglip.curate.stopping import LOOK_S, Look
 from medglip.curate.tasks import Outcome, Spilled, Task, refused, spilled, worked
 from medglip.errors import InputError
 
@@ -28,25 +29,29 @@ BYTES_AHEAD = 256 * 2**20
 TRIES = 3
 _PATIENCE = 10.0
 
+Result = TypeVar("Result")
 
-def outcomes_here(cases: Sequence[Measured]) -> Iterator[Outcome]:
-    """Outcomes of the cases, run in this process."""
+
+def outcomes_here(cases: Sequence[Measured], look: Look) -> Iterator[Outcome]:
+    """Outcomes of the cases, run in this process; ``look`` is called before each."""
     for case in cases:
+        look()
         yield worked(case.task)
 
 
-def outcomes_in_processes(cases: Sequence[Measured], workers: int, folder: Path) -> Iterator[Outcome]:
+def outcomes_in_processes(cases: Sequence[Measured], workers: int, folder: Path, look: Look) -> Iterator[Outcome]:
     """Outcomes of the cases in their order, run in processes.
 
     Args:
         cases: What to run.
         workers: Processes.
-        folder: Where large outcomes wait until it is their turn.
+        folder: Where outcomes wait until it is their turn.
+        look: Called again and again while the processes work; may raise.
 
     Raises:
         InputError: no process can be started, or the input went.
     """
-    waiting: deque[tuple[Measured, Future[Outcome | Spilled]]] = deque()
+    waiting: deque[tuple[Measured, Future[Spilled]]] = deque()
     upcoming = iter(cases)
     pool = _Pool(workers, folder)
     try:
@@ -57,14 +62,12 @@ def outcomes_in_processes(cases: Sequence[Measured], workers: int, folder: Path)
                 return
             case, future = waiting.popleft()
             try:
-                outcome = future.result()
+                yield _awaited(future, look).taken()
             except BrokenProcessPool:  # try its case alone, so that one that kills is known, then begin again
                 pool.end()
-                yield _alone(case.task, folder)
+                yield _alone(case.task, folder, look)
                 pool = _Pool(workers, folder)
                 waiting = deque((other, kept if _is_whole(kept) else pool.submit(other.task)) for other, kept in waiting)
-            else:
-                yield outcome.taken() if isinstance(outcome, Spilled) else outcome
     finally:
         pool.end()
 
@@ -76,6 +79,19 @@ def has_room(waiting: Sequence[Measured], workers: int) -> bool:
     return len(waiting) < WINDOW * workers and sum(case.bytes for case in waiting) < BYTES_AHEAD * workers
 
 
+class _Worker(SpawnProcess):
+    """A process that no Ctrl-C reaches: a terminal tells all processes, and this one's end is for its pool to say."""
+
+    def start(self) -> None:
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Recorded(SpawnContext):
     """Starts processes and remembers them, so that they can be ended."""
 
@@ -84,7 +100,7 @@ class _Recorded(SpawnContext):
         self.started: list[SpawnProcess] = []
 
     def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
-        process = SpawnProcess(*args, **kwargs)
+        process = _Worker(*args, **kwargs)
         self.started.append(process)
         return process
 
@@ -96,14 +112,14 @@ class _Pool:
         self._context, self._folder = _Recorded(), str(folder)
         self._pool = ProcessPoolExecutor(workers, mp_context=self._context, initializer=_begin)
 
-    def submit(self, task: Task) -> Future[Outcome | Spilled]:
+    def submit(self, task: Task) -> Future[Spilled]:
         """Hand out a task; where the pool is broken already, its future says so."""
         return self._submit(spilled, task, self._folder)
 
-    def is_ready(self) -> bool:
+    def is_ready(self, look: Look) -> bool:
         """Whether a process can be started at all."""
         try:
-            return self._submit(os.getpid).result() > 0
+            return _awaited(self._submit(os.getpid), look) > 0
         except BrokenProcessPool:
             return False
 
@@ -127,7 +143,7 @@ class _Pool:
 
 
 def _begin() -> None:
-    """In a worker: Ctrl-C is for the process that started it, and without that it ends."""
+    """In a worker: it ends when the process that started it does; where Ctrl-C could not be kept from it, it is now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -139,21 +155,28 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _is_whole(future: Future[Outcome | Spilled]) -> bool:
+def _awaited(future: Future[Result], look: Look) -> Result:
+    """What a future gives, with looks while it does not."""
+    while True:
+        look()
+        if wait([future], LOOK_S).done:
+            return future.result()
+
+
+def _is_whole(future: Future[Spilled]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _alone(task: Task, folder: Path) -> Outcome:
+def _alone(task: Task, folder: Path, look: Look) -> Outcome:
     """Convert one case in a process of its own, some times if need be: others may have killed it for their own reasons."""
     started = False
     for _ in range(TRIES):
         pool = _Pool(1, folder)
         try:
-            if not pool.is_ready():
+            if not pool.is_ready(look):
                 continue
             started = True
-            outcome = pool.submit(task).result()
-            return outcome.taken() if isinstance(outcome, Spilled) else outcome
+            return _awaited(pool.submit(task), look).taken()
         except BrokenProcessPool:
             continue
         finally:

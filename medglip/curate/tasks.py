@@ -18,8 +18,9 @@ from medglip.errors import InputError, MedglipError, SourceError
 from medglip.records import Picture, Reject, VolumeRecord
 from medglip.store.prepared import Prepared, Preparing
 
-# A result of more bytes waits in a file, so that many of them do not fill the memory of the process that writes them.
-SPILL_BYTES = 4 * 2**20
+# What a worker says of an outcome that it left in a file: a pipe takes so much (PIPE_BUF of POSIX is 4,096 on Linux) whole
+# or not at all, so that a worker that is killed never leaves half a message, for whose other half its reader would wait.
+SAID_BYTES = 2048
 
 Item = Picture | VolumeRecord | Reject
 # What a part says of a file that is for another part.
@@ -83,7 +84,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Spilled:
-    """An outcome that waits in a file; true names stay out of it, for a killed run leaves it behind."""
+    """An outcome that waits in a file; true names stay out of it, for a killed run leaves it behind.
+
+    Attributes:
+        path: The file.
+        said: The first rejects with the true names of files, as many as ``SAID_BYTES`` hold.
+    """
 
     path: Path
     said: list[Reject]
@@ -93,7 +99,7 @@ class Spilled:
         with self.path.open("rb") as file:
             outcome = pickle.load(file)
         self.path.unlink()
-        return replace(outcome, said=self.said)
+        return replace(outcome, said=self.said + outcome.rejects[len(self.said) :])
 
 
 class NoInputError(InputError):
@@ -221,14 +227,15 @@ def refused(task: Task, reason: str, detail: str) -> Outcome:
     return Outcome(None, [], [hidden(task.part, reject)], [reject])
 
 
-def spilled(task: Task, folder: str) -> Outcome | Spilled:
-    """As ``worked``; a large outcome is left in a file of the folder, and said where."""
+def spilled(task: Task, folder: str) -> Spilled:
+    """As ``worked``; the outcome is left in a file of the folder, so that many do not fill the memory of who takes them."""
     outcome = worked(task)
-    if outcome.pictures is None or outcome.pictures.bytes <= SPILL_BYTES:
-        return outcome
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".outcome", delete=False) as file:
         pickle.dump(replace(outcome, said=[]), file, protocol=pickle.HIGHEST_PROTOCOL)
-    return Spilled(Path(file.name), outcome.said)
+    said = list(outcome.said)
+    while len(pickle.dumps(said)) > SAID_BYTES:
+        said = said[: len(said) // 2]
+    return Spilled(Path(file.name), said)
 
 
 def _items(task: Task, finish: Callable[[Any], Any]) -> list[Any]:
