@@ -54,18 +54,19 @@ def convert(
     loaded = load_source(source)
     for warning in key_warnings(loaded):
         err.print(f"medglip: {warning}", markup=False)
-    with _stoppable(), bar(err) as progress:
-        shown = _Shown(source, progress)
-        try:
-            given = Input(folder, scratch, shown.opening)
-            result = convert_source(loaded, given, dataset, workers=workers, limit=limit, engine=chosen, shard=shard,
-                                    on_case=shown)  # fmt: skip
-        except KeyboardInterrupt:
-            shown.stopped()
-            raise typer.Exit(_STOPPED) from None
-    shown.end()
-    if result.complete:
-        _describe(dataset)
+    with _stoppable():
+        with bar(err) as progress:
+            shown = _Shown(source, progress)
+            try:
+                given = Input(folder, scratch, shown.opening)
+                result = convert_source(loaded, given, dataset, workers=workers, limit=limit, engine=chosen, shard=shard,
+                                        on_case=shown)  # fmt: skip
+            except KeyboardInterrupt:
+                shown.stopped()
+                raise typer.Exit(_STOPPED) from None
+        shown.end()
+        if result.complete:
+            _describe(dataset)
     facts = {
         "source": result.source, "cases": result.cases, "already_there": result.skipped, "images": result.images,
         "regions": result.regions, "volumes": result.volumes, "rejects": dict(sorted(result.rejects.items())),
@@ -158,10 +159,12 @@ def _stoppable() -> Iterator[None]:
 
 
 def _describe(dataset: Path) -> None:
-    """Describe the dataset; once more where another run changed it meanwhile."""
+    """Describe the dataset, whole; once more where another run changed it meanwhile."""
+    from medglip.curate.stopping import stops_held
     from medglip.store import open as open_dataset
 
     described = None
-    while described != (there := open_dataset(dataset).manifest):
-        described = there
-        describe_anew(dataset)
+    with stops_held():
+        while described != (there := open_dataset(dataset).manifest):
+            described = there
+            describe_anew(dataset)

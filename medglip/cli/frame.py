@@ -85,6 +85,8 @@ def main() -> None:
     except MedglipError as error:
         err.print(f"medglip: {error}", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and str(error) != "Query interrupted":  # so DuckDB answers Ctrl-C
+            raise
         err.print("medglip: stopped; run the same command again to go on where it can.")
         sys.exit(130)

@@ -16,7 +16,7 @@ from medglip import __version__
 from medglip.curate.plan import Measured
 from medglip.curate.pools import TRIES, has_room, killed
 from medglip.curate.privacy.keys import key_check, require_key
-from medglip.curate.stopping import LOOK_S, Look
+from medglip.curate.stopping import LOOK_S, Look, interrupts_blocked
 from medglip.curate.tasks import Outcome, Task, worked
 from medglip.errors import InputError, MedglipError
 
@@ -178,10 +178,11 @@ def _cluster(workers: int) -> Any:
 
     for left in range(TRIES - 1, -1, -1):
         try:
-            return LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            )  # fmt: skip
+            with interrupts_blocked():
+                return LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )  # fmt: skip
         except (OSError, RuntimeError) as error:
             if not left:
                 raise InputError(

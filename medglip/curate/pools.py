@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medglip.curate.plan import Measured
-from medglip.curate.stopping import LOOK_S, Look
+from medglip.curate.stopping import LOOK_S, Look, interrupts_blocked
 from medglip.curate.tasks import Outcome, Spilled, Task, refused, spilled, worked
 from medglip.errors import InputError
 
@@ -80,16 +80,11 @@ def has_room(waiting: Sequence[Measured], workers: int) -> bool:
 
 
 class _Worker(SpawnProcess):
-    """A process that no Ctrl-C reaches: a terminal tells all processes, and this one's end is for its pool to say."""
+    """A process whose end is for its pool to say."""
 
     def start(self) -> None:
-        if not hasattr(signal, "pthread_sigmask"):
-            return super().start()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupts_blocked():
             super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Recorded(SpawnContext):

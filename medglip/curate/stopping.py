@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -47,3 +48,17 @@ def stops_held() -> Iterator[Look]:
     finally:
         for held, handler in before.items():
             signal.signal(held, handler)
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Processes and threads that are started meanwhile never get Ctrl-C, of which a terminal tells a whole group."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it with the first process would unblock
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

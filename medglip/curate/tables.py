@@ -109,15 +109,15 @@ def _read(path: Path, file: str, each: str, _mtime: int, _size: int) -> Table:
     if file.casefold().removesuffix(".gz").endswith(_JSON):
         return _read_json(text, file, each)
     lines = text.splitlines(keepends=True)
-    if not any(line.strip() for line in lines):
-        raise InputError(f"Table {file!r} is empty; it needs a header and rows.")
-    header = next(line for line in lines if line.strip())
+    header = next((line for line in lines if line.strip()), "")
     delimiter = max(_DELIMITERS, key=header.count)
     try:
         csv.field_size_limit(2**31 - 1)  # a run-length code may be megabytes long
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"Table {file!r} is not a CSV file: {error}.") from error
+    if not rows:
+        raise InputError(f"Table {file!r} is empty; it needs a header and rows.")
     columns = tuple(cell.strip() for cell in rows[0])
     cut = (tuple(cell.strip() for cell in row[: len(columns)]) for row in rows[1:])
     return Table(file, columns, tuple(row + ("",) * (len(columns) - len(row)) for row in cut))

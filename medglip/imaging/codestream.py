@@ -21,6 +21,8 @@ class Codestream(NamedTuple):
         samples: Of a pixel.
         adobe: Colour transform that Adobe's marker names (0 none, 1 YCbCr), or None.
         complete: Whether the end-of-image marker is there.
+        height: In pixels; 0 where it is left to be told after the scan (T.81 B.2.5).
+        width: In pixels.
     """
 
     kind: str
@@ -29,6 +31,8 @@ class Codestream(NamedTuple):
     samples: int
     adobe: int | None
     complete: bool
+    height: int
+    width: int
 
 
 def codestream_of(frame: bytes) -> Codestream | None:
@@ -42,10 +46,26 @@ def codestream_of(frame: bytes) -> Codestream | None:
     try:
         if begin >= 0:
             depth, samples = frame[begin + 42], struct.unpack(">H", frame[begin + 40 : begin + 42])[0]
-            return Codestream("jpeg2000", (depth & 0x7F) + 1, bool(depth & 0x80), samples, None, complete)
+            right, lower, left, upper = struct.unpack(">4I", frame[begin + 8 : begin + 24])
+            return Codestream("jpeg2000", (depth & 0x7F) + 1, bool(depth & 0x80), samples, None, complete, lower - upper,
+                              right - left)  # fmt: skip
         return _jpeg(frame, complete) if frame[:2] == b"\xff\xd8" else None
     except (IndexError, struct.error):
         return None
+
+
+def misfit(frame: bytes, height: int, width: int) -> str:
+    """Why no decoder should be asked for a frame of a file that says ``height`` x ``width`` pixels; empty where one may.
+
+    Decoders take memory for what a frame says of itself, and search without end for the number of rows that it leaves open.
+
+    >>> misfit(bytes.fromhex("ffd8 ffc3 000b 0c 0000 0010 01 01 11 00 ffd9"), 16, 16)
+    'a frame of 16 x 0 pixels where 16 x 16 are promised'
+    """
+    stream = codestream_of(frame)
+    if stream is None or 0 < stream.height * stream.width <= 4 * height * width:
+        return ""
+    return f"a frame of {stream.width} x {stream.height} pixels where {width} x {height} are promised"
 
 
 def mended(frame: bytes) -> bytes | None:
@@ -72,7 +92,8 @@ def _jpeg(frame: bytes, complete: bool) -> Codestream | None:
             adobe = frame[at + 15]
         if marker in _FRAMES:
             kind = "jpeg-ls" if marker == 0xF7 else "jpeg"
-            return Codestream(kind, frame[at + 4], None, frame[at + 9], adobe, complete)
+            height, width = struct.unpack(">HH", frame[at + 5 : at + 9])
+            return Codestream(kind, frame[at + 4], None, frame[at + 9], adobe, complete, height, width)
         if marker == _SCAN:
             return None
         at += 2 + length

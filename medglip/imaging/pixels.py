@@ -23,7 +23,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
 )
 
-from medglip.imaging.codestream import Codestream, codestream_of, mended
+from medglip.imaging.codestream import Codestream, codestream_of, mended, misfit
 from medglip.imaging.decoders import advice_for, plugins_for, syntax_name, without_panics
 from medglip.imaging.grey import Range, Step, inverted, padding_as_air, rescaled
 from medglip.imaging.header import MEASURED, PIXEL_KEYWORDS, Unusable, flags_of, functional, no_image_of, object_of, overlays_of
@@ -106,6 +106,8 @@ def _decoded(header: Dataset, name: str, frames: Sequence[int] | None) -> tuple[
         raise Unusable("too_large", f"DICOM file {name!r} holds {count} frames of {header.Columns} x {header.Rows} pixels,"
                                     f" {size / 1e9:.1f} GB; read single frames, or medglip.imaging.tiles a slide.")  # fmt: skip
     compressed = syntax not in _NATIVE
+    if compressed:
+        _must_fit(header, count, name)
     payload = _first_frame(header, count) if compressed else b""
     stream = codestream_of(payload)
     stored = int(header.get("BitsStored") or header.BitsAllocated)
@@ -120,6 +122,21 @@ def _decoded(header: Dataset, name: str, frames: Sequence[int] | None) -> tuple[
     if _disagree(header, stream, stored):
         odd = (*odd, "bits_mismatch")
     return array.astype(array.dtype.newbyteorder("="), copy=False), (*odd, *scans)
+
+
+def _must_fit(header: Dataset, count: int, name: str) -> None:
+    """Refuse compressed frames that no decoder should be asked for.
+
+    Raises:
+        Unusable: one says that it is of another size than the file.
+    """
+    try:
+        payloads = list(generate_frames(header.PixelData, number_of_frames=count))
+    except (ValueError, AttributeError, TypeError, RuntimeError):
+        return  # the decoder says what is wrong
+    for payload in payloads:
+        if odd := misfit(payload, int(header.Rows), int(header.Columns)):
+            raise Unusable("size_mismatch", f"DICOM file {name!r} is damaged: it holds {odd}.")
 
 
 def _by_plugins(header: Dataset, frames: Sequence[int] | None, plugins: Sequence[str]) -> np.ndarray:

@@ -8,17 +8,21 @@ import io
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import iter_pixels
 
 from medglip.errors import InputError
+from medglip.imaging.codestream import misfit
 from medglip.imaging.decoders import advice_for, plugins_for, syntax_name, without_panics
 from medglip.imaging.header import BROKEN, Unusable, is_dicom, read_header
 from medglip.imaging.pitch import spacing_of
@@ -119,9 +123,14 @@ def _dicom_tiles(path: Path, slide: Slide) -> Iterator[Tile]:
     places = [_place(header, frame, slide) for frame in range(slide.tiles)]
     plugin = next(iter(plugins_for(str(syntax_of(header)))), "")
     try:
-        with warnings.catch_warnings(), without_panics():
+        with warnings.catch_warnings(), without_panics(), closing(_payloads(path, slide)) as payloads:
             warnings.simplefilter("ignore")
-            for frame, pixels in enumerate(iter_pixels(path, decoding_plugin=plugin)):
+            pictures = iter_pixels(path, decoding_plugin=plugin)
+            for frame, payload in enumerate(payloads):
+                if odd := misfit(payload, slide.tile_px[1], slide.tile_px[0]):
+                    raise InputError(f"DICOM slide {path.name!r} is damaged: it holds {odd}.")
+                if (pixels := next(pictures, None)) is None:
+                    return
                 yield Tile(_cut(pixels, places[frame], slide), places[frame], slide.spacing_mm, frame)
     except (RuntimeError, NotImplementedError) as error:
         syntax = str(syntax_of(header))
@@ -129,6 +138,17 @@ def _dicom_tiles(path: Path, slide: Slide) -> Iterator[Tile]:
                                                f" ({syntax}): {advice_for(syntax)}.") from error  # fmt: skip
     except BROKEN as error:
         raise InputError(f"DICOM slide {path.name!r} is broken or cut off: {error}.") from error
+
+
+def _payloads(path: Path, slide: Slide) -> Generator[bytes, None, None]:
+    """The bytes of each compressed frame, one by one from the file; empty ones where the file is not compressed."""
+    with path.open("rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        if not syntax_of(header).is_compressed:
+            yield from (b"" for _ in range(slide.tiles))
+            return
+        file.seek(12, io.SEEK_CUR)  # tag, VR and length of the pixel data; compressed files say the VR
+        yield from generate_frames(file, number_of_frames=slide.tiles)
 
 
 def _place(header: Dataset, frame: int, slide: Slide) -> tuple[int, int]:

@@ -132,3 +132,10 @@ def test_an_image_is_described_by_an_id_that_is_not_its_name(tmp_path: Path) -> 
     assert found.fields["who"] == "p1"
     with pytest.raises(Refused, match="no column 'patient'"):
         list(described(part({"about_key": "patient"}), [known]))
+
+
+@pytest.mark.parametrize("text", ["", " \n", '"', '""\n""'])
+def test_a_table_without_a_word_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=r"'t\.csv' is empty|holds? no|header"):
+        read_table(tmp_path, "t.csv")

@@ -215,7 +215,7 @@ def test_real_rejections_give_true_reasons(real_data: Path) -> None:
     folder = real_data / "dicom-pydicom-testfiles"
     reasons = {"test-SR.dcm": "no_image", "rtplan.dcm": "no_image", "nested_priv_SQ.dcm": "no_pixels",
                "waveform_ecg.dcm": "no_image", "UN_sequence.dcm": "no_pixels",
-               "JPEG2000-embedded-sequence-delimiter.dcm": "no_decoder:1.2.840.10008.1.2.4.91"}  # fmt: skip
+               "JPEG2000-embedded-sequence-delimiter.dcm": "size_mismatch"}  # fmt: skip
     for name, reason in reasons.items():
         with pytest.raises(Unusable) as refused:
             read_dicom(folder / name)
@@ -279,3 +279,23 @@ def test_progressive_jpeg_is_decoded_by_the_second_decoder(tmp_path: Path, make_
     values = read_dicom(path).frames
     assert np.abs(values - (np.stack([grey, 255 - grey]).astype(int) * 2 - 10)).max() <= 8  # stored values, rescaled once
     assert np.array_equal(read_dicom(path, frames=[1]).frames[0], values[1])
+
+
+@pytest.mark.parametrize("rows", [0, 20_000])
+def test_a_frame_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path, make_dicom: Make, rows: int) -> None:
+    grey = np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8)
+    whole = jpeg(grey)
+    at = whole.index(b"\xff\xc0") + 5
+    broken = whole[:at] + rows.to_bytes(2, "big") + whole[at + 2 :]
+    path = compressed(make_dicom(tmp_path / "a", grey, Modality="US"), [broken], JPEGBaseline8Bit)
+    with pytest.raises(Unusable, match=f"a frame of 30 x {rows} pixels where 30 x 20 are promised") as refused:
+        read_dicom(path)
+    assert refused.value.reason == "size_mismatch"
+
+
+def test_a_codestream_says_its_size(tmp_path: Path, make_dicom: Make) -> None:
+    header = read_header(make_dicom(tmp_path / "a", np.resize(LARGE, (40, 72)), Modality="MR"), pixels=True)
+    for payload in (jpeg(np.zeros((40, 72), np.uint8)), get_encoder(JPEG2000Lossless).encode(header)):
+        found = codestream_of(payload)
+        assert found is not None
+        assert (found.height, found.width) == (40, 72)

@@ -1,3 +1,4 @@
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -6,9 +7,11 @@ import pytest
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 from medglip.errors import InputError
-from medglip.imaging.dicom import Unusable
+from medglip.imaging.dicom import Unusable, read_header
 from medglip.imaging.raster import read_raster
 from medglip.imaging.tiles import Tile, slide_of, tiles_of
 
@@ -61,6 +64,29 @@ def test_a_dicom_slide_is_read_tile_by_tile(tmp_path: Path, make_dicom: Make, sp
     tiles = list(tiles_of(path))
     assert np.array_equal(joined(tiles, SLIDE.shape), SLIDE)
     assert all(tile.spacing_mm == slide.spacing_mm for tile in tiles)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_compressed_tiles_are_looked_at_before_they_are_decoded(tmp_path: Path, make_dicom: Make, broken: bool) -> None:
+    path = dicom_slide(tmp_path / "slide", make_dicom, sparse=False)
+    header = read_header(path, pixels=True)
+    payloads = []
+    for tile in header.pixel_array:
+        file = io.BytesIO()
+        Image.fromarray(tile).save(file, "JPEG", quality=95, subsampling=0, keep_rgb=True)
+        payloads.append(file.getvalue())
+    if broken:
+        at = payloads[7].index(b"\xff\xc0") + 5
+        payloads[7] = payloads[7][:at] + b"\0\0" + payloads[7][at + 2 :]
+    header.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    header.PixelData = encapsulate(payloads)
+    header["PixelData"].is_undefined_length = True
+    header.save_as(path)
+    if broken:
+        with pytest.raises(InputError, match="a frame of 16 x 0 pixels"):
+            list(tiles_of(path))
+    else:
+        assert np.abs(joined(tiles_of(path), SLIDE.shape).astype(int) - SLIDE).mean() < 4
 
 
 @pytest.mark.parametrize(
