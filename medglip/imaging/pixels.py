@@ -156,6 +156,8 @@ def _by_plugins(header: Dataset, frames: Sequence[int] | None, plugins: Sequence
                     array = pixel_array(header, decoding_plugin=plugin)
             except RuntimeError as error:
                 refused = error
+            except StopIteration:  # so pydicom says it
+                refused = RuntimeError("it holds fewer frames than it promises")
             else:
                 return array if int(header.get("NumberOfFrames") or 1) > 1 else array[None]
     raise refused

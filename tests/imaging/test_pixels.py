@@ -299,3 +299,15 @@ def test_a_codestream_says_its_size(tmp_path: Path, make_dicom: Make) -> None:
         found = codestream_of(payload)
         assert found is not None
         assert (found.height, found.width) == (40, 72)
+
+
+def test_fewer_compressed_frames_than_promised_is_said(tmp_path: Path, make_dicom: Make) -> None:
+    grey = np.zeros((3, 16, 16), np.uint8)
+    path = make_dicom(tmp_path / "a", grey, Modality="US")
+    header = read_header(path, pixels=True)
+    header.file_meta.TransferSyntaxUID, header.NumberOfFrames = JPEGBaseline8Bit, 3
+    header.PixelData = encapsulate([jpeg(grey[0]), jpeg(grey[1])])
+    header["PixelData"].is_undefined_length = True
+    header.save_as(path)
+    with pytest.raises(Unusable, match="fewer frames"):
+        read_dicom(path)
