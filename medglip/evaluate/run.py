@@ -21,6 +21,9 @@ from medglip.predict import Grounder
 from medglip.records.labels import LabelTree, label_tree
 from medglip.records.record import ImageRecord
 
+# Questions of each kind, present and absent, from which thresholds of a single modality are taken.
+_ENOUGH = 30
+
 
 class Case(NamedTuple):
     """One phrase asked of one image, and what came of it."""
@@ -58,7 +61,8 @@ def evaluate(
         ``acc50_micro`` (mean over questions), ``found`` (that box hits any marked box, named right or not),
         ``absence_auroc`` (within a label: images that show it against images that do not), each a mean over sources;
         the same for each ``by_source``, ``by_modality``, ``by_level``; ``images``, ``questions``;
-        and the thresholds that would have been best here. None where undefined.
+        and the thresholds that would have been best here, of all and (``thresholds``) of single modalities. None where
+        undefined.
 
     Raises:
         DatasetError: the split has no image with a known phrase.
@@ -71,8 +75,13 @@ def evaluate(
         raise DatasetError(f"No image of split {split!r} has a known phrase; choose another split or dataset.")
     if limit is not None and len(pairs) > limit:
         pairs = [pairs[place] for place in np.linspace(0, len(pairs) - 1, limit).astype(int)]
-    cases = [case for start in range(0, len(pairs), batch) for case in _ask(grounder, pairs[start : start + batch], tree)]
+    cases: list[Case] = []
+    for start in range(0, len(pairs), batch):
+        cases += _ask(grounder, pairs[start : start + batch], tree)
+        if progress:
+            progress(min(start + batch, len(pairs)), len(pairs))
     return {**_figures(cases), "images": len(pairs), "questions": len(cases), **_thresholds(cases),
+            "thresholds": _thresholds_by_modality(cases),
             **{f"by_{name}": {value: _figures([case for case in cases if getattr(case, name) == value])
                               for value in sorted({getattr(case, name) for case in cases})}
                for name in ("source", "modality", "level")}}  # fmt: skip
@@ -84,7 +93,7 @@ def validator(datasets: Any, split: str = "val", limit: int | None = 64) -> Call
     def judge(model: MedGLIP, info: CheckpointInfo) -> dict[str, Any]:
         device = next(model.parameters()).device
         found = evaluate(Grounder(model, info, str(device)), datasets, split, limit)
-        kept = ("ap50", "acc50", "absence_auroc", "score_threshold", "presence_threshold")
+        kept = ("ap50", "acc50", "absence_auroc", "score_threshold", "presence_threshold", "thresholds")
         return {"score": found["ap50"] or 0.0, **{name: found[name] for name in kept}}
 
     return judge
@@ -150,6 +159,18 @@ def _figures(cases: Sequence[Case]) -> dict[str, float | None]:
     hits = [best_box_hits(case.iou) for case in cases if case.iou.shape[1]]
     result["acc50_micro"] = round(float(np.mean(hits)), 4) if hits else None
     return result
+
+
+def _thresholds_by_modality(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
+    """Least score and least presence for each modality in which both kinds of questions were asked often enough."""
+    found = {}
+    for modality in sorted({case.modality for case in cases}):
+        some = [case for case in cases if case.modality == modality]
+        shown = sum(case.iou.shape[1] > 0 for case in some)
+        if min(shown, len(some) - shown) >= _ENOUGH:
+            one = _thresholds(some)
+            found[modality] = (one["score_threshold"], one["presence_threshold"])
+    return found
 
 
 def _thresholds(cases: Sequence[Case]) -> dict[str, float]:

@@ -183,7 +183,7 @@ class WordVectors:
     def words(self, text: str) -> Tensor:
         """(L, width) float32, one row a word or word piece."""
         if text not in self._known:
-            ids, is_word = self._encoder.tokenize([text])
+            ids, is_word, _ = self._encoder.tokenize([text])
             device = next((p.device for p in self._encoder.parameters()), ids.device)
             self._known[text] = self._encoder(ids.to(device), is_word.to(device))[0][is_word[0].to(device)].float().cpu()
         return self._known[text]

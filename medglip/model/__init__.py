@@ -2,6 +2,6 @@
 
 from medglip.model.config import load_config
 from medglip.model.dense import GroundingOutput, MedGLIP, build_model
-from medglip.model.prompt import Prompt, make_prompt
+from medglip.model.prompt import Prompt, Span, make_prompt
 
-__all__ = ["GroundingOutput", "MedGLIP", "Prompt", "build_model", "load_config", "make_prompt"]
+__all__ = ["GroundingOutput", "MedGLIP", "Prompt", "Span", "build_model", "load_config", "make_prompt"]

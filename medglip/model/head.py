@@ -1,4 +1,4 @@
-"""Feature pyramid and dense head: what is at each point, how far its box reaches, how good it is. Knows no words."""
+"""Dense head: what is at each point, how far its box reaches, how good it is, which phrase it shows. Knows no encoder."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,62 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medglip.model.fusion import CrossAttention
+from medglip.errors import ModelError
+from medglip.model.deform import precise
+from medglip.model.dynamic import DynamicBlock
+from medglip.model.fusion import CrossAttention, coarse_cells
+from medglip.model.pyramid import FeaturePyramid
 
 PRIOR_LOGIT = -4.595  # log(0.01 / 0.99): at first every point says "no" with 99 % (RetinaNet; MM-Grounding-DINO)
-
-
-def grid_points(levels: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Centres (N, 2) as (x, y) and strides (N,), in pixels, of all points of levels (B, C, H, W), row by row."""
-    points, steps = [], []
-    for level, stride in zip(levels, strides, strict=True):
-        height, width = level.shape[-2:]
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        points.append((torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
-        steps.append(torch.full((height * width,), float(stride)))
-    return torch.cat(points).to(levels[0].device), torch.cat(steps).to(levels[0].device)
-
-
-def position_features(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 6) of points (N, 2) as (x, y) in an image of (width, height): x and y in [-1, 1], their squares, their sines."""
-    place = points / torch.tensor(size, device=points.device, dtype=points.dtype) * 2 - 1
-    return torch.cat([place, place**2, torch.sin(torch.pi * place)], dim=-1)
-
-
-class FeaturePyramid(nn.Module):
-    """Levels of stride 8, 16, 32, 64 and of equal width, which know where in the image they are.
-
-    The stride-4 map is folded into the stride-8 level, where small lesions need its detail. Where something lies tells
-    left from right and one vertebra from the next, so position is added.
-    """
-
-    strides = (8, 16, 32, 64)
-
-    def __init__(self, channels: Sequence[int], width: int) -> None:
-        super().__init__()
-        self.detail = nn.Conv2d(channels[0], width, 3, 2, 1)
-        self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in channels[1:])
-        self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.lateral)
-        self.coarsest = nn.Conv2d(width, width, 3, 2, 1)
-        self.position = nn.Conv2d(6, width, 1)
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of stride 4, 8, 16, 32 to four levels, each (B, width, H, W)."""
-        laterals = [layer(x) for layer, x in zip(self.lateral, maps[1:], strict=True)]
-        laterals[0] = laterals[0] + self.detail(maps[0])
-        for fine in (1, 0):
-            laterals[fine] = laterals[fine] + F.interpolate(laterals[fine + 1], scale_factor=2.0, mode="nearest")
-        levels = [layer(x) for layer, x in zip(self.smooth, laterals, strict=True)]
-        levels.append(self.coarsest(F.relu(levels[-1])))
-        return [level + self.position(self._where(level)) for level in levels]
-
-    @staticmethod
-    def _where(level: Tensor) -> Tensor:
-        """(1, 6, H, W) position features of a level's cells."""
-        points, _ = grid_points([level], [1])
-        height, width = level.shape[-2:]
-        features = position_features(points, (width, height)).to(level.dtype)
-        return features.T.reshape(1, -1, height, width)
+SURE = -4.0  # log variance of a presence logit at first: a standard deviation of 0.14
 
 
 class DenseHead(nn.Module):
@@ -70,11 +22,27 @@ class DenseHead(nn.Module):
 
     The finest level speaks twice: once a cell, and once for each quarter of a cell, so that a lesion of ten pixels has
     points of its own (stride 4) at the price of a 1x1 convolution.
+
+    Args:
+        width: Of the levels.
+        depth: Layers of the towers.
+        levels: How many levels.
+        kind: ``conv``: names and boxes have a tower of convolutions each. ``dynamic``: both read one tower of
+            ``DynamicBlock``s, which look across levels, as in GLIP.
+
+    Raises:
+        ModelError: another kind.
     """
 
-    def __init__(self, width: int, depth: int, levels: int) -> None:
+    def __init__(self, width: int, depth: int, levels: int, kind: str = "conv") -> None:
         super().__init__()
-        self.name_tower, self.box_tower = (self._tower(width, depth) for _ in range(2))
+        if kind == "conv":
+            self.name_tower, self.box_tower = (self._tower(width, depth) for _ in range(2))
+        elif kind == "dynamic":
+            self.tower = nn.ModuleList(DynamicBlock(width) for _ in range(depth))
+        else:
+            raise ModelError(f"Dense head: found kind {kind!r}; allowed: 'conv' or 'dynamic'; set `head` to one of them.")
+        self.kind = kind
         self.name = nn.Conv2d(width, width, 1)
         self.box = nn.Conv2d(width, 4, 3, padding=1)
         self.quality = nn.Conv2d(width, 1, 3, padding=1)
@@ -92,8 +60,7 @@ class DenseHead(nn.Module):
     def forward(self, levels: list[Tensor], strides: Sequence[int]) -> "PointMaps":
         """Maps of what the points say, the finest (stride ``strides[0] / 2``) first."""
         maps = PointMaps([], [], [], [], [])
-        for level, stride in zip(levels, strides, strict=True):
-            name, box = self.name_tower(level), self.box_tower(level)
+        for (name, box), stride in zip(self._towers(levels), strides, strict=True):
             if not maps.strides:
                 fine = (self.fine_name(name), self.fine_box(box), self.fine_quality(box))
                 names, boxes, qualities = (F.pixel_shuffle(x, 2) for x in fine)
@@ -101,6 +68,14 @@ class DenseHead(nn.Module):
                 self._add(maps, names, boxes, qualities, features, stride // 2)
             self._add(maps, self.name(name), self.box(box), self.quality(box), name, stride)
         return maps
+
+    def _towers(self, levels: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """For each level the maps that names and boxes are read from, (B, width, H, W) both."""
+        if self.kind == "conv":
+            return [(self.name_tower(level), self.box_tower(level)) for level in levels]
+        for block in self.tower:
+            levels = block(levels)
+        return [(level, level) for level in levels]
 
     def _add(self, maps: "PointMaps", name: Tensor, box: Tensor, quality: Tensor, feature: Tensor, stride: int) -> None:
         maps.reaches.append(F.softplus(box * self.reach[len(maps.strides)]) * (2 * stride))
@@ -159,20 +134,49 @@ class Alignment(nn.Module):
 
 
 class Presence(nn.Module):
-    """Logit of "this phrase is somewhere in this image", from the phrase that has looked at it and its best point."""
+    """Logit of "this phrase is somewhere in this image" and how unsure it is, from the phrase that has looked at it.
+
+    The logit is read as the mean of a Gaussian, whose variance the same features predict: noise in image or wording that
+    more training would not remove. Phrases do not touch each other.
+
+    Source: Kendall and Gal (arXiv 1703.04977), section 2 (a Gaussian over logits); ProLIP (arXiv 2410.18857),
+    "uncertainty token" (a variance predicted for a text).
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.look = CrossAttention(width, heads)
         self.judge = nn.Sequential(nn.LayerNorm(3 * width), nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 1))
         self.trust = nn.Parameter(torch.tensor(0.5))
+        self.spread = nn.Linear(width, 1)
+        nn.init.zeros_(self.spread.weight)
+        nn.init.constant_(self.spread.bias, SURE)
 
-    def forward(self, levels: list[Tensor], phrases: Tensor, logits: Tensor) -> Tensor:
-        """Levels (B, width, H, W), phrases (B, P, width), alignment logits (B, N, P) to presence logits (B, P)."""
-        coarse = [F.avg_pool2d(level, max(1, level.shape[-1] // 16)) for level in levels]
-        seen = self.look(phrases, torch.cat([level.flatten(2) for level in coarse], dim=2).transpose(1, 2))
-        judged = self.judge(torch.cat([phrases, seen, phrases * seen], dim=-1)).squeeze(-1)
-        return judged + self.trust * (logits.amax(dim=1) - PRIOR_LOGIT / 2)
+    def forward(self, levels: list[Tensor], phrases: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Presence logits (R, P) and the logarithms of their variances (R, P).
+
+        Args:
+            levels: (R, width, H, W) each.
+            phrases: (R, P, width).
+            logits: (R, N, P), alignment of points and phrases.
+        """
+        seen = self.look(phrases, coarse_cells(levels))
+        thought = self.judge[:-1](torch.cat([phrases, seen, phrases * seen], dim=-1))
+        judged, spread = self.judge[-1](thought).squeeze(-1), self.spread(thought).squeeze(-1)
+        return judged + self.trust * (logits.amax(dim=1) - PRIOR_LOGIT / 2), precise(spread)
+
+
+def expected_sigmoid(logit: Tensor, log_variance: Tensor) -> Tensor:
+    """Mean of the sigmoid of a Gaussian with mean ``logit`` and variance ``exp(log_variance)``, of one shape, in [0, 1].
+
+    An approximation, within 0.02 of the truth. The less sure, the nearer to a half; which side of it never changes.
+
+    Source: MacKay, The evidence framework applied to classification networks, Neural Computation 4(5), 1992.
+
+    >>> expected_sigmoid(torch.tensor([2.0, 2.0]), torch.tensor([-20.0, 2.0]))
+    tensor([0.8808, 0.7335])
+    """
+    return torch.sigmoid(precise(logit) / torch.sqrt(1 + torch.pi / 8 * precise(log_variance).exp()))
 
 
 class GroundingHead(nn.Module):

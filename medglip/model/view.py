@@ -66,6 +66,28 @@ class View:
         canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels if pixels.ndim == 3 else pixels[:, :, None]
         return np.ascontiguousarray((canvas[:, ::-1] if self.mirrored else canvas).transpose(2, 0, 1))
 
+    def map_in_image(self, values: np.ndarray, stride: int, size: tuple[int, int]) -> np.ndarray:
+        """A map of the canvas, such as a mask's probability, as it lies on the image.
+
+        Args:
+            values: (size / stride, size / stride) float32.
+            stride: Canvas pixels a cell.
+            size: (width, height) of the image.
+
+        Returns:
+            (height, width) float32, bilinear; the nearest cell's value where the image leaves the canvas.
+        """
+        x0, y0, x1, y1 = self._seen(*size)
+        (across, down), (right_by, down_by) = self.scale, self.shift
+        box = ((x0 * across + right_by) / stride, (y0 * down + down_by) / stride,
+               (x1 * across + right_by) / stride, (y1 * down + down_by) / stride)  # fmt: skip
+        values = np.asarray(values, np.float32)
+        values = values[:, ::-1] if self.mirrored else values
+        left, top, right, bottom = round(x0), round(y0), round(x1), round(y1)
+        shape = (max(1, right - left), max(1, bottom - top))
+        part = np.asarray(Image.fromarray(values).resize(shape, Image.Resampling.BILINEAR, box=box))
+        return np.pad(part, ((top, size[1] - top - part.shape[0]), (left, size[0] - left - part.shape[1])), mode="edge")
+
     def _seen(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of the image that lies on the canvas, xyxy of the image."""
         x0, y0 = max(0.0, -self.shift[0] / self.scale[0]), max(0.0, -self.shift[1] / self.scale[1])

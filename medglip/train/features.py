@@ -31,12 +31,7 @@ class FrozenFeatures:
         new = [place for place, question in enumerate(questions) if question.key not in self.kept]
         fresh: dict[int, list[Tensor]] = {}
         if new:
-            pixels = [
-                image if (image := questions[place].image) is not None else self.samples.image(*questions[place].key)
-                for place in new
-            ]
-            images = torch.stack(pixels).to(device, torch.float32).div_(255)
-            levels = self.model.image_encoder.frozen(images.contiguous(memory_format=torch.channels_last))
+            levels = self.model.image_encoder.frozen(self.pixels([questions[place] for place in new], device))
             if len(new) == len(questions) and self.room <= 0:
                 return levels
             for row, place in enumerate(new):
@@ -47,6 +42,12 @@ class FrozenFeatures:
             for place, question in enumerate(questions)
         ]
         return [torch.stack(level).contiguous(memory_format=torch.channels_last) for level in zip(*rows, strict=True)]
+
+    def pixels(self, questions: Sequence[Question], device: torch.device) -> Tensor:
+        """The questions' images (B, 3, S, S) float32 in [0, 1]."""
+        images = [q.image if q.image is not None else self.samples.image(*q.key) for q in questions]
+        batch = torch.stack(images).to(device, torch.float32).div_(255)
+        return batch.contiguous(memory_format=torch.channels_last)
 
     def _keep(self, key: tuple[int, int], levels: list[Tensor]) -> None:
         size = sum(level.numel() for level in levels) * 2

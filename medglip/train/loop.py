@@ -6,7 +6,7 @@ as if it had never stopped.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from medglip.errors import ModelError
 from medglip.model.checkpoints import CheckpointInfo, load_weights, save_checkpoint
 from medglip.model.config import load_config
 from medglip.model.dense import MedGLIP, build_model
-from medglip.model.losses import grounding_loss
-from medglip.model.prompt import make_prompt
+from medglip.model.encoders import TextEncoder
+from medglip.model.losses import grounding_loss, masked_words
+from medglip.model.prompt import Prompt, Span, make_prompt
 from medglip.records.labels import label_tree
 from medglip.train.features import FrozenFeatures
 from medglip.train.samples import GroundingData, Question, Samples, pad_target
@@ -29,6 +30,8 @@ from medglip.train.schedule import batches, learning_rate, progress
 from medglip.train.state import Average, Counters, load_state, save_state
 
 Validate = Callable[[MedGLIP, CheckpointInfo], dict[str, Any]]
+# Of an image in training, where its truth needs it to be one row; ``phrases`` keeps it short long before.
+_MOST_WORDS = 4096
 NO_IMAGES = torch.zeros(0)  # the model is given frozen features instead
 
 
@@ -44,7 +47,7 @@ def train(config: str | Path | dict[str, Any], datasets: Sequence[GroundingData]
         resume: Go on where ``out`` stopped.
         start_from: Checkpoint whose weights to begin with.
         validate: Judges the model now and then (``medglip.evaluate.validator`` makes one). Returns plain numbers, of
-            which ``score`` chooses the best checkpoint; ``score_threshold`` and ``presence_threshold`` are kept.
+            which ``score`` chooses the best checkpoint; thresholds (see ``CheckpointInfo``) are kept.
         show: Show a bar with rate and time left.
         overrides: New values for keys of the configuration: ``steps=300, modality=[]``.
 
@@ -62,7 +65,8 @@ def train(config: str | Path | dict[str, Any], datasets: Sequence[GroundingData]
     fabric = Fabric(accelerator=plan["accelerator"], devices=plan["devices"], precision=plan["precision"])
     fabric.launch()
     torch.manual_seed(plan["seed"])
-    samples = Samples(datasets, "train", label_tree(), plan, settings["image"]["size"])
+    asking = {**plan, "masks": settings["loss"].get("masks", 0) > 0}
+    samples = Samples(datasets, "train", label_tree(), asking, settings["image"]["size"])
     model = build_model(settings)
     if start_from is not None:
         load_weights(model, Path(start_from))
@@ -95,11 +99,13 @@ def _learn(run: "_Run", samples: Samples, settings: dict[str, Any], show: bool) 
                 rate = learning_rate(progress(plan, counters.step, counters.seconds), plan["warmup"])
                 for group in run.optimizer.param_groups:
                     group["lr"] = group["peak"] * rate
-                prompt = make_prompt([q.phrases for q in questions], model.text_encoder.text.tokenize).to(fabric.device)
+                prompt, word_labels = asked(questions, model.text_encoder.text, settings["loss"], counters.step)
                 modality = model.modality.index([q.modality for q in questions]).to(fabric.device)
-                targets = [pad_target(q.target, prompt.place.shape[1], fabric.device) for q in questions]
-                output = run.net(NO_IMAGES, prompt, modality, features(questions, fabric.device))
-                losses = grounding_loss(output, targets, settings["loss"])
+                targets = [pad_target(q.target, prompt.members.shape[1], fabric.device) for q in questions]
+                images = features.pixels(questions, fabric.device) if model.modality.needs_images else NO_IMAGES
+                output = run.net(images, prompt.to(fabric.device), modality, features(questions, fabric.device), targets,
+                                 word_labels.to(fabric.device))  # fmt: skip
+                losses = grounding_loss(output, targets, settings["loss"], settings["model"]["quality_target"])
                 fabric.backward(losses["loss"])
                 fabric.clip_gradients(run.net, run.optimizer, max_norm=plan["clip"])
                 run.optimizer.step()
@@ -118,6 +124,31 @@ def _learn(run: "_Run", samples: Samples, settings: dict[str, Any], show: bool) 
             run.write("last")
             fabric.print(f"Interrupted after step {counters.step}; the same command with resume goes on.")
             raise
+
+
+def asked(
+    questions: Sequence[Question], text: TextEncoder, weights: Mapping[str, float], step: int
+) -> tuple[Prompt, Tensor]:  # fmt: skip
+    """The prompt of a batch, and the words of its captions that were masked (U, L), -100 elsewhere.
+
+    Raises:
+        ModelError: an image is asked nothing, or more than a row of words holds.
+    """
+    prompt = make_prompt([question.phrases for question in questions], text.tokenize, most_words=_MOST_WORDS)
+    if prompt.image_of_row.tolist() != list(range(len(questions))):
+        raise ModelError(
+            "Training asks of an image nothing, or more than one row of words holds; set phrases or negatives lower."
+        )
+    if not weights.get("words", 0) or text.mask_id is None:
+        return prompt, torch.full_like(prompt.tokens, -100)
+    captions = {phrase.text for question in questions for phrase in question.phrases if isinstance(phrase, Span)}
+    is_caption = torch.tensor([text in captions for text in prompt.texts]).unsqueeze(1)
+    random = torch.Generator().manual_seed(step)
+    is_inside = text.tokenize(prompt.texts).spans[..., 1] > 0  # special tokens stand for no characters
+    tokens, labels = masked_words(
+        prompt.tokens, prompt.token_is_word, is_inside & is_caption, text.mask_id, text.vocabulary, random
+    )
+    return prompt._replace(tokens=tokens), labels
 
 
 def _while_unfinished(loader: Iterable[list[Question]], plan: dict[str, Any], counters: Counters) -> Iterator[list[Question]]:
@@ -179,7 +210,7 @@ class _Run:
         self.model.train()
         self.average.swap()
         torch.set_rng_state(random)
-        thresholds = {name: found[name] for name in ("score_threshold", "presence_threshold") if name in found}
+        thresholds = {name: found[name] for name in ("score_threshold", "presence_threshold", "thresholds") if name in found}
         self.info = replace(self.info, **thresholds)
         self._append({"step": self.counters.step, **{f"val_{name}": value for name, value in found.items()}})
         if found["score"] > self.counters.best:
@@ -192,7 +223,7 @@ class _Run:
         if self.fabric.is_global_zero:
             trained = {**self.info.trained, "steps": self.counters.step, "seconds": round(self.counters.seconds, 1)}
             state = {**self.model.state_dict(), **self.average.kept}
-            save_checkpoint(self.out / name, state, replace(self.info, trained=trained))
+            save_checkpoint(self.out / name, self.model, state, replace(self.info, trained=trained))
             save_state(self.out / "state.pt", self.average, self.optimizer, self.counters)
         return self.out / name
 

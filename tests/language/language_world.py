@@ -127,7 +127,7 @@ class Text:
 
         rows = [text.lower().replace("?", " ?").split() for text in texts]
         ids = torch.tensor([[sum(map(ord, word)) * 31 % 997 for word in row] for row in rows])
-        return ids, torch.ones_like(ids, dtype=torch.bool)
+        return ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(*ids.shape, 2, dtype=torch.long)
 
     def parameters(self):
         return iter(())
@@ -156,7 +156,6 @@ class Grounder:
             presence = np.array([self.chances.get(phrase, 0.02) for phrase in asked], np.float32)
             boxes = np.repeat(box[None], len(asked), 0)
             scores = (self.score * presence)[:, None]
-            out.append(
-                Answer(boxes, scores, presence, np.zeros((len(asked), 1, 4), np.float32), np.zeros((len(asked), 4), np.float32))
-            )
+            features, words = np.zeros((len(asked), 1, 4), np.float32), np.zeros((len(asked), 4), np.float32)
+            out.append(Answer(boxes, scores, presence, features, words, np.zeros(len(asked), np.float32), {}))
         return out

@@ -207,7 +207,7 @@ def test_real_grounder_of_the_smallest_model_serves_the_head(tmp_path):
 
     config = load_config("tiny")
     model = build_model(config)
-    save_checkpoint(tmp_path, model.state_dict(), CheckpointInfo(config))
+    save_checkpoint(tmp_path, model, model.state_dict(), CheckpointInfo(config))
     records = world(30)
     seen = {truth.id: noisy(truth) for truth in records}
     train_vqa(RealGrounder.load(tmp_path, "cpu"), [Memory(records)], tmp_path, observations=seen, steps=3)

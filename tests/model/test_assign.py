@@ -1,7 +1,7 @@
 import torch
 
 from medglip.model.assign import assign
-from medglip.model.head import grid_points
+from medglip.model.pyramid import grid_points
 
 
 def grid(size=64, strides=(8, 16, 32)):

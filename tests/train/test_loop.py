@@ -10,6 +10,7 @@ from scenes import CONCEPTS, Scenes
 
 from medglip.errors import InputError, ModelError
 from medglip.evaluate import evaluate, validator
+from medglip.model.checkpoints import FORMAT
 from medglip.predict import Grounder
 from medglip.train import loop, train
 from medglip.train.schedule import learning_rate, progress
@@ -78,7 +79,7 @@ def test_many_phrases_are_asked_in_chunks(trained, monkeypatch):
     data, _, best = trained
     grounder = Grounder.load(best, device="cpu")
     image = data.display("0" * 16)
-    monkeypatch.setattr("medglip.predict.CHUNK", 2)
+    monkeypatch.setattr("medglip.predict.WORDS", 3)
     answer = grounder.answer([image], [["liver", "left kidney", "right kidney"]], ["ct"])[0]
     assert answer.boxes.shape[0] == len(answer.presence) == 3
     one, three = grounder.answer([image, image], [["liver"], ["liver", "left kidney", "right kidney"]], ["ct", "ct"])
@@ -141,7 +142,7 @@ def test_what_is_no_checkpoint_is_refused(trained, tmp_path, damage):
     if damage != "none":
         text = (best / "config.json").read_text()
         (folder / "config.json").write_text(
-            {"json": "{", "version": text.replace('"format": 1', '"format": 99')}.get(damage, text)
+            {"json": "{", "version": text.replace(f'"format": {FORMAT}', '"format": 99')}.get(damage, text)
         )
         (folder / "model.safetensors").write_bytes(b"" if damage == "empty" else (best / "model.safetensors").read_bytes())
     with pytest.raises(ModelError, match="Checkpoint"):

@@ -3,15 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scenes import CONCEPTS, KIDNEY, LIVER, Scenes
+from scenes import KIDNEY, LIVER, Scenes
 
 from medglip.errors import DatasetError
 from medglip.model import load_config
 from medglip.model.losses import Target
 from medglip.model.view import View
+from medglip.records.definitions import lineage
 from medglip.records.labels import label_tree
 from medglip.records.record import Region
-from medglip.train.samples import Samples, _merge, pad_target
+from medglip.train.samples import Samples, pad_target
 
 PLAN = load_config("tiny")["train"]
 
@@ -21,26 +22,28 @@ def samples(data, **changes):
 
 
 def test_truth_of_every_question_is_the_records():
-    data = Scenes(12)
+    data, tree = Scenes(12), label_tree()
     made = samples(data, specific=0.0, phrases=8)
     for number, record in enumerate(data.records()):
         here = {region.concept for region in record.regions}
         for epoch in (0, 1, 2):
             question = made.question(number, epoch)
             for place, text in enumerate(question.phrases):
-                meant = [c for c in CONCEPTS if text in made.words.wordings.get(c, ())] or [KIDNEY]
-                is_there = any(made.words.covers(concept, other) for concept in meant for other in here)
+                concept = made.words.concepts[question.target.concepts[place]]
+                assert text in (*made.words.wordings(concept), lineage(concept, tree))
+                is_there = any(tree.covers(concept, other) for other in here)
                 assert bool(question.target.presence[place]) == is_there, (text, here)
                 assert bool(question.target.names[:, place].any()) == is_there
 
 
 def test_a_question_is_a_function_of_image_and_epoch():
-    made, again = samples(Scenes(4)), samples(Scenes(4))
+    made, again = (samples(Scenes(4, rich=True), captions=0.5, definitions=0.3, masks=True) for _ in range(2))
     for number in range(4):
         one, other = made.question(number, 3), again.question(number, 3)
         assert one.phrases == other.phrases
         assert torch.equal(one.image, other.image)
-        assert torch.equal(one.target.boxes, other.target.boxes)
+        for name in ("boxes", "names", "presence", "concepts", "parents", "masks"):
+            assert torch.equal(getattr(one.target, name), getattr(other.target, name))
 
 
 def test_a_side_answers_the_label_without_one_and_not_the_other_side():
@@ -77,12 +80,12 @@ def test_a_box_cut_off_is_unsure_and_its_phrase_is_not_denied():
     data = Scenes(1, seed=5)
     record = next(data.records())
     region = Region(LIVER, (0, 40, 96, 56))
-    data.kept = [replace(record, regions=(region,), absent=())]
+    data.kept = [replace(record, regions=(region,), absent=(), exhaustive=())]
     made = samples(data)
 
     view = made.view(0, 0)
     cut = View(128, view.scale, (view.shift[0] - 90, view.shift[1]))  # a third of the image is left on the canvas
-    phrases, target = made._ask(made.items[0], cut, np.random.default_rng(0))
+    phrases, target = made.ask(made.items[0].known, cut, np.random.default_rng(0))
     assert phrases == ()
     assert len(target.boxes) == 0
     assert len(target.unsure_boxes) == 1
@@ -93,21 +96,6 @@ def test_without_a_phrase_the_whole_image_is_asked():
     made = samples(data)
     for epoch in range(20):
         assert made.question(0, epoch).phrases
-
-
-def test_equal_boxes_become_one_with_both_names():
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10.2], [20, 20, 30, 30]], np.float32)
-    merged, names = _merge(boxes, np.eye(3, dtype=bool))
-    assert len(merged) == 2
-    assert names.tolist() == [[True, True, False], [False, False, True]]
-
-
-def test_only_what_the_source_cannot_show_is_denied_unasked():
-    made = samples(Scenes(4))
-    item = made.items[0]
-    made.words.seen_in |= {"head_neck.brain": {"mr"}, "musculoskeletal.vertebra": {"mr"}, "abdomen.spleen": {"mr"}}
-    assert made.words.elsewhere(item) == ["head_neck.brain"]
-    assert made.words.elsewhere(item._replace(source="unknown")) == []
 
 
 def test_padding_a_target_adds_unknown_phrases():
@@ -121,6 +109,14 @@ def test_padding_a_target_adds_unknown_phrases():
     padded = pad_target(target, 4, "cpu")
     assert padded.presence.tolist() == [1, 1, -1, -1]
     assert padded.names.tolist() == [[True, True, False, False]]
+    assert padded.concepts is None
+    assert padded.masks is None
+    more = replace(target, concepts=torch.tensor([5, 7]), parents=torch.tensor([[0, 1]]), masks=torch.ones(1, 8, 8))
+    padded = pad_target(replace(more, mask_is_known=torch.ones(1, dtype=torch.bool)), 4, "cpu")
+    assert padded.concepts.tolist() == [5, 7, -1, -1]
+    assert padded.parents.tolist() == [[0, 1]]
+    assert torch.equal(padded.masks, torch.ones(1, 8, 8))
+    assert padded.mask_is_known.tolist() == [True]
 
 
 def test_an_epoch_visits_small_sources_more():
@@ -149,5 +145,30 @@ def test_a_large_image_is_drawn_where_its_boxes_are():
     for view in (0, 1):
         canvas = made.image(0, view).numpy()[0] > 127
         rows, columns = np.flatnonzero(canvas.any(1)), np.flatnonzero(canvas.any(0))
-        box = made.view(0, view).boxes_on_canvas(made.items[0].boxes)[0].clip(0, 128)
+        box = made.view(0, view).boxes_on_canvas(made.items[0].known.boxes)[0].clip(0, 128)
         assert np.abs(box - [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).max() <= 2
+
+
+def test_a_concept_has_one_number_in_all_images_and_none_elsewhere():
+    made = samples(Scenes(8, rich=True), captions=1.0, specific=1.0, lineage=0.0)
+    numbers = {}
+    for number in range(8):
+        question = made.question(number, 2)
+        for text, concept in zip(question.phrases, question.target.concepts.tolist(), strict=True):
+            is_concept = isinstance(text, str) and text != "24 mm kidney"
+            assert (concept >= 0) == is_concept
+            if is_concept:
+                assert numbers.setdefault(text, concept) == concept
+    assert len(set(numbers.values())) == 4  # the three, and the kidney without a side
+
+
+@pytest.mark.parametrize(("modality", "label", "mirrors"), [
+    ("ultrasound", KIDNEY, True), ("ultrasound", "thorax.heart.left_ventricle", False), ("ct", KIDNEY, False),
+])  # fmt: skip
+def test_only_what_has_another_side_or_none_is_mirrored(modality, label, mirrors):
+    data = Scenes(1, modality=modality)
+    side = "left" if label == KIDNEY else None
+    region = Region(label, (10, 10, 40, 40), laterality=side)
+    data.kept = [replace(data.kept[0], regions=(region,), absent=())]
+    made = samples(data)
+    assert any(made.view(0, view).mirrored for view in range(1, 30)) == mirrors

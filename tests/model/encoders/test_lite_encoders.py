@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from medglip.errors import ModelError
-from medglip.model.encoders import EfficientNetLite0, MiniLM, PhraseEncoder, build_image_encoder
+from medglip.model.encoders import EfficientNetLite0, MiniLM, PhraseReader
+from medglip.model.encoders.minilm import Bert
+from medglip.model.encoders.remembered import Remembered
 from medglip.model.weights import EFFICIENTNET_LITE0, MINILM_WEIGHTS, find_weights
 
 embedded = pytest.mark.skipif(
@@ -65,7 +67,7 @@ def test_bert_in_plain_torch_equals_the_librarys():
     shape = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     theirs = BertModel(shape, add_pooling_layer=False).eval()
     assert not theirs.load_state_dict(load_file(find_weights(MINILM_WEIGHTS)), strict=False).missing_keys
-    ids, is_word = text.tokenize(["stone in the lower pole of the left kidney"])
+    ids, is_word, _ = text.tokenize(["stone in the lower pole of the left kidney"])
     with torch.no_grad():
         assert torch.allclose(text(ids, is_word), theirs(input_ids=ids).last_hidden_state, atol=1e-5)
 
@@ -74,20 +76,91 @@ def test_bert_in_plain_torch_equals_the_librarys():
 def test_phrases_are_read_alone_and_once():
     text = MiniLM()
     short, padded = text.tokenize(["liver"]), text.tokenize(["liver", "a much longer phrase about the left kidney"])
-    one = text(*short)
-    assert torch.allclose(text(*padded)[0, : one.shape[1]], one[0], atol=1e-5)
-    assert len(text._read) == 2
+    one = text(short.ids, short.is_word)
+    both = text(padded.ids, padded.is_word)
+    assert torch.equal(both[0, : one.shape[1]], one[0])
+    assert not both[0, one.shape[1] :].any()
+    assert len(text._read.kept) == 2
     assert text.state_dict() == {}
     assert list(text.parameters()) == []
 
 
 @embedded
-def test_padding_does_not_reach_the_phrase():
+def test_what_an_old_phrase_encoder_knew_still_fits_and_means_the_same():
+    """A phrase's vector as it was before words and phrases were read apart: the mean of its words, then the norm."""
     torch.manual_seed(0)
-    encoder = PhraseEncoder(MiniLM(), 32).eval()
-    alone = encoder(*encoder.text.tokenize(["liver"]))
-    beside = encoder(*encoder.text.tokenize(["liver", "stone in the lower pole of the left kidney"]))
-    assert torch.allclose(alone[0], beside[0], atol=1e-5)
+    reader = PhraseReader(MiniLM(), 32).eval()
+    assert {name.split(".")[0] for name in reader.state_dict()} == {"narrow", "layer", "norm"}
+    tokens = reader.text.tokenize(["liver", "stone in the lower pole of the left kidney"])
+    words = reader(tokens.ids, tokens.is_word)
+    x = reader.layer(reader.narrow(reader.text(tokens.ids, tokens.is_word)), src_key_padding_mask=~tokens.is_word)
+    weight = tokens.is_word.unsqueeze(-1).float()
+    wanted = reader.norm((x * weight).sum(1) / weight.sum(1))
+    found = reader.pool(words, tokens.is_word.unsqueeze(1))[:, 0]
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@embedded
+def test_minilm_says_which_characters_a_token_came_from():
+    text = MiniLM()
+    tokens = text.tokenize(["Left pneumothorax", "liver"])
+    pieces = ["Left pneumothorax"[first:last] for first, last in tokens.spans[0].tolist() if last]
+    assert pieces[0] == "Left"
+    assert "".join(pieces) == "Leftpneumothorax"
+    assert tokens.spans[0, 0].tolist() == [0, 0]  # [CLS]
+    assert not tokens.spans[~tokens.is_word].any()
+    assert text.embedding().shape == (text.vocabulary, text.width)
+    assert text._tokenizer.id_to_token(text.mask_id) == "[MASK]"
+
+
+@embedded
+def test_minilm_reads_512_tokens_and_refuses_more():
+    text = MiniLM()
+    assert text.tokenize(["liver " * 510]).ids.shape == (1, 512)
+    with pytest.raises(ModelError, match=r"513 tokens, allowed are 512; .*'kidney liver liver"):
+        text.tokenize(["fine", "kidney " + "liver " * 510])
+
+
+@embedded
+def test_the_hidden_network_moves_with_the_rest():
+    text = MiniLM().double()
+    assert text.embedding().dtype == torch.float64
+
+
+def test_a_bert_file_without_a_weight_is_refused():
+    with pytest.raises(ModelError, match="word_embeddings"):
+        Bert(8, 1, 2, 10, 4).read({})
+
+
+def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
+    asked = []
+
+    def run(ids):
+        asked.append(tuple(ids[0].tolist()))
+        return ids.unsqueeze(-1).float()
+
+    memory = Remembered(1, most=4)
+    ids, is_word = torch.tensor([[1, 2], [3, 0], [4, 0], [5, 6]]), torch.tensor([[1, 1], [1, 0], [1, 0], [1, 1]]).bool()
+    assert memory.read(ids, is_word, run)[..., 0].tolist() == ids.tolist()  # padding is 0 here, and so is its vector
+    assert list(memory.kept) == [(3,), (4,), (5, 6)]
+    memory.read(ids[1:2], is_word[1:2], run)
+    memory.read(ids[:1], is_word[:1], run)
+    assert asked == [(1, 2), (3,), (4,), (5, 6), (1, 2)]
+    assert list(memory.kept) == [(3,), (1, 2)]
+    assert memory.tokens == 3
+
+
+def test_frozen_text_is_read_in_float32_under_autocast():
+    seen = []
+    layer = torch.nn.Linear(1, 1)
+
+    def run(ids):
+        seen.append(layer(ids.unsqueeze(-1).float()).dtype)
+        return ids.unsqueeze(-1).float()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        Remembered(1).read(torch.tensor([[1]]), torch.tensor([[True]]), run)
+    assert seen == [torch.float32]
 
 
 def test_a_missing_weight_file_is_named(tmp_path):
@@ -99,8 +172,3 @@ def test_wrong_bytes_are_refused(tmp_path):
     (tmp_path / EFFICIENTNET_LITE0.name).write_bytes(b"not weights")
     with pytest.raises(ModelError, match="SHA-256"):
         find_weights(EFFICIENTNET_LITE0, str(tmp_path))
-
-
-def test_an_unknown_encoder_is_refused():
-    with pytest.raises(ModelError, match="resnet"):
-        build_image_encoder("resnet", pretrained=False)
