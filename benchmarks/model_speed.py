@@ -323,14 +323,12 @@ def main() -> None:
         "what": __doc__.splitlines()[0], "command": " ".join(["scripts/bench model_speed", *sys.argv[1:]]),
         "machine": machine(asked.device), "targets": TARGETS, "phrases": len(PHRASES), "seed": SEED, "groups": {},
     }  # fmt: skip
+    name = "model_speed.json" if asked.device == "cpu" else "model_speed_cuda.json"
     for title, rows in plan(asked).items():
         result["groups"][title] = group(rows, 1 if asked.quick else asked.repeats)
         print(title, json.dumps(brief(result["groups"][title]), indent=1), flush=True)
-    if asked.quick:
-        return
-    name = "model_speed.json" if asked.device == "cpu" else "model_speed_cuda.json"
-    (ROOT / "benchmarks/results" / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written to benchmarks/results/{name}")
+        if not asked.quick:  # what was measured is kept, whatever ends the rest
+            (ROOT / "benchmarks/results" / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
