@@ -73,7 +73,7 @@ def test_bert_in_plain_torch_equals_the_librarys():
 
 
 @embedded
-def test_phrases_are_read_alone_and_once():
+def test_phrases_do_not_depend_on_others_and_are_read_once():
     text = MiniLM()
     short, padded = text.tokenize(["liver"]), text.tokenize(["liver", "a much longer phrase about the left kidney"])
     one = text(short.ids, short.is_word)
@@ -136,7 +136,7 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
     asked = []
 
     def run(ids):
-        asked.append(tuple(ids[0].tolist()))
+        asked.append(ids.tolist())
         return ids.unsqueeze(-1).float()
 
     memory = Remembered(1, most=4)
@@ -145,7 +145,7 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
     assert list(memory.kept) == [(3,), (4,), (5, 6)]
     memory.read(ids[1:2], is_word[1:2], run)
     memory.read(ids[:1], is_word[:1], run)
-    assert asked == [(1, 2), (3,), (4,), (5, 6), (1, 2)]
+    assert asked == [[[1, 2], [5, 6]], [[3], [4]], [[1, 2]]]  # those of one length together, none twice while it is kept
     assert list(memory.kept) == [(3,), (1, 2)]
     assert memory.tokens == 3
 
