@@ -28,7 +28,8 @@ WORDS = 256  # words of phrases asked at once, of each image; GLIP's limit
 ROWS = 8  # of them at once: thousands of phrases take time, not memory
 TOP = 100  # boxes a phrase before suppression
 MOST = 20  # regions a phrase
-_REMEMBERED = 32  # prompts whose words are kept, read
+_REMEMBERED = 32  # prompts whose words are kept, read, where they have
+_FEW = 256  # texts at most: those of thousands would fill the memory
 
 
 class Answer(NamedTuple):
@@ -111,7 +112,10 @@ class Grounder:
         return list(self.look(image, phrases, modality).regions)
 
     def look(self, image: np.ndarray, phrases: Sequence[str], modality: str | None = None, most: int = MOST) -> Look:
-        """Regions, presence and features; at most ``most`` regions a phrase. Arguments as in ``ground``."""
+        """Regions, presence and features; at most ``most`` regions a phrase, the first ``MOST`` with masks where there are any.
+
+        Arguments as in ``ground``.
+        """
         answer = self.answer([image], [phrases], [modality])[0]
         height, width = image.shape[:2]
         found: list[tuple[Region, np.ndarray]] = []
@@ -202,7 +206,9 @@ class Grounder:
         return extras.regions, extras.phrases
 
     def _words(self, prompt: Prompt) -> Tensor:
-        """The prompt's words, read; those of the last prompts are remembered."""
+        """The prompt's words, read; those of the last prompts are remembered, if they are few."""
+        if len(prompt.texts) > _FEW:
+            return self.model.read(prompt)
         if prompt.texts not in self._read:
             self._read[prompt.texts] = self.model.read(prompt)
             if len(self._read) > _REMEMBERED:

@@ -133,9 +133,10 @@ class Extras(nn.Module):
 def _mask_points(target: Target, assigned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Points (K,), a phrase that names the box of each (K,), and the boxes (K,); K at most ``_MASKS``."""
     nobody = torch.zeros(0, dtype=torch.long, device=assigned.device)
-    if target.masks is None or target.mask_is_known is None or not len(target.boxes):
+    if target.masks is None or not len(target.boxes):
         return nobody, nobody, nobody
-    may = torch.cat([target.mask_is_known & target.names.any(dim=1), target.mask_is_known.new_zeros(1)])
+    is_known = torch.ones_like(target.names[:, 0]) if target.mask_is_known is None else target.mask_is_known
+    may = torch.cat([is_known & target.names.any(dim=1), is_known.new_zeros(1)])
     points = may[assigned].nonzero().squeeze(1)  # -1 takes the last, which is no
     if len(points) > _MASKS:
         points = points[torch.linspace(0, len(points) - 1, _MASKS, device=points.device).round().long()]

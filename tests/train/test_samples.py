@@ -111,8 +111,8 @@ def test_padding_a_target_adds_unknown_phrases():
     assert padded.names.tolist() == [[True, True, False, False]]
     assert padded.concepts is None
     assert padded.masks is None
-    more = replace(target, concepts=torch.tensor([5, 7]), parents=torch.tensor([[0, 1]]), masks=torch.ones(1, 8, 8))
-    padded = pad_target(replace(more, mask_is_known=torch.ones(1, dtype=torch.bool)), 4, "cpu")
+    more = target._replace(concepts=torch.tensor([5, 7]), parents=torch.tensor([[0, 1]]), masks=torch.ones(1, 8, 8))
+    padded = pad_target(more._replace(mask_is_known=torch.ones(1, dtype=torch.bool)), 4, "cpu")
     assert padded.concepts.tolist() == [5, 7, -1, -1]
     assert padded.parents.tolist() == [[0, 1]]
     assert torch.equal(padded.masks, torch.ones(1, 8, 8))

@@ -4,14 +4,13 @@ A target speaks of phrases by their column in the prompt and of boxes by their n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The truth about one image and the phrases of one row, in pixels of the model's input.
 
     Not annotated is not absent: what is not known to be true or false costs nothing. ``presence`` holds what the
