@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from medglip.language.grammar import is_finding
-from medglip.language.mentions import Lexicon
 from medglip.language.places import box_iou
 from medglip.language.report import Report
 from medglip.records import Box, ImageRecord, LabelTree, label_tree
+from medglip.records.mentions import Lexicon
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from medglip.language.grammar import is_finding
-from medglip.language.mentions import Mention
 from medglip.language.observe import Observation
 from medglip.language.places import box_area
 from medglip.language.scene import holder_of
 from medglip.records import LabelTree, Region
+from medglip.records.mentions import Mention
 
 # Numbers of a token: kind (2), box (6), score, presence, side (2), finding, regions of the concept (3), and what links it
 # to the question: whether it is the larger of two that are compared; whether the first, the second, any mention names it.

@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medglip.errors import InputError, ModelError
-from medglip.language.mentions import Lexicon, Mention
 from medglip.language.observe import FOLDER, Observation, observe
 from medglip.language.questions import CANNOT_TELL
 from medglip.language.tokens import FEATURES, MOST_REGIONS, NAMED, Tokens, linked_tokens, links, named_features, tokens_of
 from medglip.language.view import ImageView
 from medglip.language.vocabulary import Vocabulary
 from medglip.records import LabelTree, Region, label_tree
+from medglip.records.mentions import Lexicon, Mention
 
 if TYPE_CHECKING:
     from medglip.predict import Grounder

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medglip.errors import DatasetError
-from medglip.language.mentions import Lexicon
 from medglip.language.metrics import score_reports
 from medglip.language.observe import (
     Observation,
@@ -32,6 +31,7 @@ from medglip.language.tokens import MOST_REGIONS, Tokens, linked_tokens, links, 
 from medglip.language.vocabulary import vocabulary_of
 from medglip.language.vqa import VQA, HeadConfig, VQAHead, WordVectors, padded_words
 from medglip.records import ImageRecord, LabelTree, label_tree
+from medglip.records.mentions import Lexicon
 
 if TYPE_CHECKING:
     from medglip.predict import Grounder

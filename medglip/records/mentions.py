@@ -1,13 +1,16 @@
 """Finds the concepts that a text names, with side and negation, by the label tree's own words. No model, no images.
 
-Used to link a question to what was searched for, and to read statements out of a free-text report when it is scored.
+Used to link a question to what was searched for, to read statements out of a free-text report when it is scored, and to
+take what a report denies as absent in training.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-from medglip.records import LabelTree, concept_of
+from medglip.records.labels import LabelTree
+from medglip.records.record import ImageRecord, concept_of
 
 _WORD = re.compile(r"[a-z0-9]+")
 _CLAUSE_END = re.compile(r"[.;:!?\n]|\bbut\b|\bhowever\b")
@@ -15,6 +18,7 @@ _SPELLINGS = (("tumour", "tumor"), ("haem", "hem"), ("oedema", "edema"), ("oesop
 _DENIALS = frozenset({"no", "without", "absent", "not", "negative", "free"})
 _DOUBTS = frozenset({"possible", "possibly", "probable", "uncertain", "suspected", "undecided", "may", "might"})
 _LONGEST, _SHORTEST_HEAD = 10, 4
+SPOKEN = ("report", "caption", "finding")  # kinds of texts that state what an image shows; a question states nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,30 @@ class Lexicon:
             if ids:
                 return length, ids
         return 0, set()
+
+
+@cache
+def whole_lexicon(tree: LabelTree) -> Lexicon:
+    """All names of a tree; made once."""
+    return Lexicon((label.id for label in tree), tree)
+
+
+def denied_findings(record: ImageRecord, tree: LabelTree) -> tuple[str, ...]:
+    """Findings that an image's English reports, captions and stated findings deny, sorted.
+
+    Left out is what a text or a region of the image affirms or doubts in the same or another breath, what may mean several
+    labels ("no tumor" where many organs have some), and anatomy: a report that misses an organ does not say that it is gone.
+    """
+    said = [mention for text in record.texts if text.kind in SPOKEN and text.language.startswith("en")
+            for mention in whole_lexicon(tree).mentions(text.text)]  # fmt: skip
+    affirmed = {concept for mention in said if mention.polarity != "absent" for concept in mention.concepts}
+    affirmed.update(region.concept for region in record.regions)
+    single = {mention.concepts[0] for mention in said if mention.polarity == "absent" and len(mention.concepts) == 1}
+    return tuple(sorted(
+        concept for concept in single
+        if tree[tree.split(concept)[0]].is_finding
+        and not any(tree.covers(concept, other) or tree.covers(other, concept) for other in affirmed)
+    ))  # fmt: skip
 
 
 def _forms(name: str) -> set[tuple[str, ...]]:

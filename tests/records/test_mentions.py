@@ -1,7 +1,7 @@
 import pytest
 
-from medglip.language.mentions import Lexicon
 from medglip.records import label_tree
+from medglip.records.mentions import Lexicon
 
 TREE = label_tree()
 LEXICON = Lexicon([label.id for label in TREE], TREE)
