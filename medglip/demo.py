@@ -204,8 +204,10 @@ def work(job: Job) -> None:
 
     from medglip.evaluate import evaluate, validator
     from medglip.train import train
+    from medglip.train.folder import clear
 
     torch.set_num_threads(1)
+    clear(job.out)
     (job.out / "figures.json").unlink(missing_ok=True)
     data = opened(job.dataset, divided=job.divided)
     judge = validator([data]) if data.ids("val") else None

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medglip.errors import ModelError
+from medglip.model.additions import rebuild
 from medglip.model.boxes import nms_keep
 from medglip.model.encoders import ImageEncoder, PhraseReader, build_image_encoder, build_text_encoder
 from medglip.model.fusion import FusionLayer, TextLayer, may_look
@@ -256,4 +257,4 @@ def build_model(config: Mapping[str, Any], pretrained: bool = True) -> MedGLIP:
     head = GroundingHead(pyramid, dense, Alignment(width), Presence(width, heads))
     conditioning = ModalityConditioning(MODALITIES, width, encoder.channels, len(pyramid.strides), model["modality"])
     extras = Extras(width, encoder.channels[0], reader.text, weights)
-    return MedGLIP(encoder, reader, conditioning, fusion, head, extras)
+    return rebuild(MedGLIP(encoder, reader, conditioning, fusion, head, extras), config)

@@ -119,7 +119,7 @@ class Extras(nn.Module):
 
     def _masks(self, after: Mapping[str, Any], targets: Sequence[Target], assigned: Sequence[Tensor]) -> dict[str, Tensor]:
         """Masks of some of the points that learn a box whose mask is known, asked by the first phrase that names it."""
-        chosen = [_mask_points(target, number) for target, number in zip(targets, assigned, strict=True)]
+        chosen = [mask_points(target, number) for target, number in zip(targets, assigned, strict=True)]
         points, is_point = _padded([points for points, _, _ in chosen])
         phrases, _ = _padded([phrases for _, phrases, _ in chosen])
         rows = torch.arange(len(targets), device=points.device).unsqueeze(1)
@@ -130,7 +130,7 @@ class Extras(nn.Module):
         return {"mask_logits": logits, "mask_of": torch.stack([row, boxes[is_point]], dim=1)}
 
 
-def _mask_points(target: Target, assigned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def mask_points(target: Target, assigned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Points (K,), a phrase that names the box of each (K,), and the boxes (K,); K at most ``_MASKS``."""
     nobody = torch.zeros(0, dtype=torch.long, device=assigned.device)
     if target.masks is None or not len(target.boxes):

@@ -2,8 +2,8 @@
 
 A phrase is there where a region shows it (the label tree's ``covers``). It is not there where the record says so, where
 its source searched the image for it in vain, or where no image of the source can show it (``medglip.store.matrix``).
-Everything else is unknown and is not asked. Texts are not read for denials: a record keeps no polarity of its words, and
-what a source states to be absent is in ``ImageRecord.absent``.
+Everything else is unknown and is not asked. A finding that a report denies ("no pleural effusion") is not there either, by
+``medglip.records.mentions``. A box that a model marked names what it names, and denies nothing.
 """
 
 import re
@@ -18,7 +18,9 @@ from medglip.errors import ModelError
 from medglip.model.losses import Target
 from medglip.model.prompt import Span
 from medglip.model.view import View
+from medglip.records.labels import label_tree
 from medglip.records.masks import Rle
+from medglip.records.mentions import denied_findings
 from medglip.records.record import ImageRecord, identified
 from medglip.store.matrix import Matrix
 from medglip.train.augment import masks_on_canvas
@@ -96,7 +98,7 @@ class Caption(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of one image, G regions: boxes (G, 4) in pixels of the image, concepts, phrases, masks of each."""
+    """What is known of one image, G regions: boxes (G, 4) in its pixels, concepts, phrases, masks, and who marked it."""
 
     source: str
     modality: str
@@ -108,6 +110,7 @@ class Known(NamedTuple):
     exhaustive: tuple[str, ...]
     captions: tuple[Caption, ...] = ()
     masks: tuple[Rle | None, ...] = ()
+    predicted: tuple[bool, ...] = ()
 
 
 def known_of(record: ImageRecord, matrix: Matrix, with_masks: bool = False) -> Known:
@@ -120,13 +123,15 @@ def known_of(record: ImageRecord, matrix: Matrix, with_masks: bool = False) -> K
         spans = [span for span in spans if span[2] and text.text[span[0] : span[1]].strip()]
         if spans and text.kind in CAPTIONS:
             captions.append(Caption(text.text, tuple(spans)))
+    denied = denied_findings(record, label_tree()) if record.texts else ()
     return Known(
         record.origin.dataset, record.modality, matrix,
         np.array([region.box_xyxy for region in record.regions], np.float32).reshape(-1, 4),
         tuple(region.concept for region in record.regions),
         tuple(tuple(p.text for p in r.phrases if p.kind in SPECIFIC and len(p.text) <= LONGEST) for r in record.regions),
-        record.absent, record.exhaustive, tuple(captions),
+        tuple(dict.fromkeys([*record.absent, *denied])), record.exhaustive, tuple(captions),
         tuple(region.mask for region in record.regions) if with_masks else (),
+        tuple(region.provenance == "predicted" for region in record.regions),
     )  # fmt: skip
 
 
@@ -178,12 +183,17 @@ class Asking:
                 names[:, column] = phrase.named
         unsure = ~kept & (part > 0)
         merged_boxes, merged_names, box_of = merge(clipped[kept], names[kept])
+        guessed = np.ones(len(merged_boxes), bool)
+        guessed[box_of[~np.array(known.predicted or (False,) * len(boxes), bool)[kept]]] = False
+        is_there = np.array([phrase.named is not None for phrase in asked], bool)
+        doubted = np.concatenate([clipped[unsure], merged_boxes[guessed]])
+        doubted_names = np.concatenate([names[unsure], ~merged_names[guessed] & is_there])
         masks, mask_is_known = self._masks(known, np.flatnonzero(kept), box_of, view)
         concepts = np.array([phrase.concept for phrase in asked], np.int64)
         target = Target(
             torch.from_numpy(merged_boxes), torch.from_numpy(merged_names),
-            torch.from_numpy(clipped[unsure]), torch.from_numpy(names[unsure]),
-            torch.tensor([float(phrase.named is not None) for phrase in asked]),
+            torch.from_numpy(doubted), torch.from_numpy(doubted_names),
+            torch.from_numpy(is_there.astype(np.float32)),
             torch.from_numpy(concepts), torch.from_numpy(self.words.parents(concepts)), masks, mask_is_known,
         )  # fmt: skip
         return tuple(phrase.text for phrase in asked), target

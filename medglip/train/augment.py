@@ -1,17 +1,67 @@
 """Random views for training, each a function of its random generator alone, and masks as a view shows them. Knows no labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from medglip.errors import ModelError
 from medglip.model.view import View
 from medglip.records.masks import Rle
 
 STRIDE = 4  # canvas pixels a cell of a mask
+COARSEST = 32  # canvas pixels: the model takes sides that are a multiple of it
+ZOOM = (0.85, 1.25)
 
 
-def jittered(width: int, height: int, size: int, rng: np.random.Generator, may_mirror: bool) -> View:
-    """A random view: zoom 0.85 to 1.25, aspect within 8 %, place, contrast and brightness; nothing turns.
+@dataclass(frozen=True)
+class Augmentation:
+    """How images are changed for training: keys of the ``train`` section. View 0 of an image is never changed.
+
+    Attributes:
+        zoom: Smallest and largest zoom; 1 fits the image to the canvas.
+        sizes: Sides of the canvas in pixels to draw from; empty: that of the configuration.
+        window_jitter: Most that a window's width and level change, as a share of its width; of images stored in HU with
+            16 bits alone, because of others the window cannot be undone.
+        intensity: How often each change of brightness, noise or colour is made.
+        paste: How often a lesion of another image is pasted (``medglip.train.pasting``).
+
+    Source: canvases of many sizes: GLIP (arXiv 2112.03857), appendix on training; YOLO9000 (arXiv 1612.08242), section 3.
+    """
+
+    zoom: tuple[float, float] = ZOOM
+    sizes: tuple[int, ...] = ()
+    window_jitter: float = 0.0
+    intensity: float = 0.0
+    paste: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if len(self.zoom) != 2 or not 0.25 <= self.zoom[0] <= self.zoom[1] <= 4:
+            raise ModelError(f"Configuration train.zoom: found {list(self.zoom)!r}; allowed: [least, most] from 0.25 to 4.")
+        for size in self.sizes:
+            if isinstance(size, bool) or not isinstance(size, int) or size < COARSEST or size % COARSEST:
+                raise ModelError(f"Configuration train.sizes: found {size!r}; allowed: multiples of {COARSEST} pixels.")
+        if not 0 <= self.window_jitter <= 0.5:
+            raise ModelError(f"Configuration train.window_jitter: found {self.window_jitter!r}; allowed: 0 to 0.5.")
+        for name in ("intensity", "paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ModelError(f"Configuration train.{name}: found {getattr(self, name)!r}; allowed: 0 to 1.")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Augmentation":
+        """The augmentation in a ``train`` section; what an older one does not say is taken for granted."""
+        given: dict[str, Any] = {name: settings[name] for name in cls.__dataclass_fields__ if name in settings}
+        return cls(**given | {name: tuple(given[name]) for name in ("zoom", "sizes") if name in given})
+
+
+def jittered(
+    width: int, height: int, size: int, rng: np.random.Generator, may_mirror: bool, zooms: tuple[float, float] = ZOOM
+) -> View:  # fmt: skip
+    """A random view: zoom, aspect within 8 %, place, contrast and brightness; nothing turns.
+
+    Views of one generator on canvases of two sizes show the same part of the image.
 
     Args:
         width: Of the image.
@@ -19,8 +69,9 @@ def jittered(width: int, height: int, size: int, rng: np.random.Generator, may_m
         size: Side of the canvas.
         rng: Decides everything.
         may_mirror: False where a mirrored picture is not one of its kind.
+        zooms: Least and most zoom.
     """
-    zoom, aspect = rng.uniform(0.85, 1.25), np.exp(rng.uniform(-0.08, 0.08))
+    zoom, aspect = rng.uniform(*zooms), np.exp(rng.uniform(-0.08, 0.08))
     fit = size / max(width, height)
     scale = (fit * zoom * aspect, fit * zoom / aspect)
     slack = size - np.array([width * scale[0], height * scale[1]])  # negative where the image is larger than the canvas
@@ -33,6 +84,15 @@ def jittered(width: int, height: int, size: int, rng: np.random.Generator, may_m
         contrast=float(np.exp(rng.uniform(-0.25, 0.25))),
         brightness=float(rng.uniform(-0.1, 0.1)),
     )
+
+
+def part_shown(width: int, height: int, view: View) -> tuple[slice, slice]:
+    """Rows and columns of the canvas on which an image of this size lies, as ``View.draw`` puts it there."""
+    x0, y0, x1, y1 = (
+        round(float(edge)) for edge in replace(view, mirrored=False).boxes_on_canvas(
+            np.array([[0, 0, width, height]], np.float32))[0].clip(0, view.size)
+    )  # fmt: skip
+    return slice(y0, y1), slice(view.size - x1, view.size - x0) if view.mirrored else slice(x0, x1)
 
 
 def masks_on_canvas(masks: Sequence[Sequence[Rle]], view: View) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medglip.model.dense import MedGLIP
-from medglip.train.samples import Question, Samples
+from medglip.train.samples import Key, Question, Samples
 
 
 class FrozenFeatures:
@@ -24,7 +24,7 @@ class FrozenFeatures:
     def __init__(self, model: MedGLIP, samples: Samples, megabytes: int) -> None:
         self.model, self.samples = model, samples
         self.room = megabytes * 2**20
-        self.kept: dict[tuple[int, int], list[Tensor]] = {}
+        self.kept: dict[Key, list[Tensor]] = {}
 
     def __call__(self, questions: Sequence[Question], device: torch.device) -> list[Tensor]:
         """Frozen levels of the questions' images, each (B, C, H, W) float32."""
@@ -46,10 +46,17 @@ class FrozenFeatures:
     def pixels(self, questions: Sequence[Question], device: torch.device) -> Tensor:
         """The questions' images (B, 3, S, S) float32 in [0, 1]."""
         images = [q.image if q.image is not None else self.samples.image(*q.key) for q in questions]
-        batch = torch.stack(images).to(device, torch.float32).div_(255)
+        batch = torch.stack(images)
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(device, non_blocking=True).to(torch.float32).div_(255)
         return batch.contiguous(memory_format=torch.channels_last)
 
-    def _keep(self, key: tuple[int, int], levels: list[Tensor]) -> None:
+    def side(self, questions: Sequence[Question]) -> int:
+        """Side in pixels of the canvas on which these questions' images are drawn; no pixel is read."""
+        return questions[0].key.canvas
+
+    def _keep(self, key: Key, levels: list[Tensor]) -> None:
         size = sum(level.numel() for level in levels) * 2
         if size <= self.room:
             self.kept[key] = [level.to("cpu", torch.float16, copy=True) for level in levels]

@@ -6,49 +6,49 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from medglip.train.samples import Question, Samples
+from medglip.train.samples import Key, Question, Samples
 
 
 class _Questions(Dataset[Question]):
-    """Questions by (image, epoch)."""
+    """Questions by (image, epoch, canvas)."""
 
     def __init__(self, samples: Samples, with_image: bool) -> None:
         self.samples, self.with_image = samples, with_image
 
-    def __getitem__(self, place: tuple[int, int]) -> Question:
-        return self.samples.question(*place, with_image=self.with_image)
+    def __getitem__(self, place: Key) -> Question:
+        number, epoch, canvas = place
+        return self.samples.question(number, epoch, self.with_image, canvas)
 
 
-class _Order(Sampler[list[tuple[int, int]]]):
-    """Batches of (image, epoch) from step ``first`` on, without end; every process takes its own part of each."""
+class _Order(Sampler[list[Key]]):
+    """Batches of (image, epoch, canvas) from step ``first`` on, without end.
 
-    def __init__(self, samples: Samples, batch: int, first: int, rank: int, world: int) -> None:
-        self.samples, self.batch, self.first, self.rank, self.world = samples, batch, first, rank, world
+    A step has ``parts`` batches a process. Its images are the same ones however they are divided into parts and among
+    processes: the first batch of all processes takes the first ones.
+    """
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        step, epoch, waiting = 0, 0, []
-        whole = self.batch * self.world
-        while True:
-            waiting += [(int(number), epoch) for number in self.samples.order(epoch)]
-            epoch += 1
-            while len(waiting) >= whole:
-                now, waiting = waiting[:whole], waiting[whole:]
-                if step >= self.first:
-                    yield now[self.rank :: self.world]
-                step += 1
+    def __init__(self, samples: Samples, batch: int, parts: int, first: int, place: tuple[int, int]) -> None:
+        self.samples, self.batch, self.parts, self.first = samples, batch, parts, first
+        self.rank, self.world = place
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        together = self.batch * self.world
+        for step in self.samples.batches(together * self.parts, self.first):
+            for part in range(self.parts):
+                yield step[part * together + self.rank : (part + 1) * together : self.world]
 
 
 def batches(samples: Samples, plan: dict[str, Any], first: int, rank: int, world: int) -> DataLoader[list[Question]]:
-    """Lists of questions, one a step, from step ``first`` on.
+    """Lists of questions from step ``first`` on, ``accumulate`` of them a step.
 
     Args:
         samples: The images.
-        plan: The ``train`` section: ``batch`` (a process), ``workers``, ``views``.
+        plan: The ``train`` section: ``batch`` (a process), ``accumulate``, ``workers``, ``views``.
         first: Steps already done.
         rank: Number of this process.
         world: Number of processes.
     """
-    order = _Order(samples, plan["batch"], first, rank, world)
+    order = _Order(samples, plan["batch"], plan.get("accumulate", 1), first, (rank, world))
     # With kept features the pixels are read only when a view is new, so they are not sent along.
     questions = _Questions(samples, with_image=plan["views"] == 0)
     return DataLoader(questions, batch_sampler=order, num_workers=plan["workers"], collate_fn=list)  # type: ignore[arg-type]

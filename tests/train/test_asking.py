@@ -149,6 +149,31 @@ def test_words_that_a_region_has_are_never_denied():
     assert "cyst in the left kidney" not in asked
 
 
+def test_what_a_report_denies_is_absent_unless_it_or_a_region_says_otherwise():
+    report = "No kidney cyst. The liver is normal without liver tumor. No kidney tumor, but a kidney tumor on the left."
+    told = (Text(report, "report"), Text("Is there no kidney stone?", "question", answer="yes"))
+    assert known_of(record(texts=told), MATRIX).absent == (CYST, "abdomen.liver.tumor")
+    assert known_of(record([region(CYST)], texts=told), MATRIX).absent == ("abdomen.liver.tumor",)
+    assert known_of(record(absent=[STONE], texts=told), MATRIX).absent == (STONE, CYST, "abdomen.liver.tumor")
+    made = asking([record(absent=[CYST, "abdomen.liver.tumor"])])
+    assert {CYST, "abdomen.liver.tumor"} <= denied(made, record(texts=told))
+
+
+def test_a_predicted_box_names_what_it_names_and_denies_no_other_phrase_that_is_there():
+    own, guessed = region(LIVER, box=(50, 50, 90, 90)), region(STONE, box=(10, 10, 40, 40), provenance="predicted", score=0.8)
+    one = record([own, guessed])
+    made = asking([one])
+    _, target = asked_of(made, one)
+    liver, stone = (target.concepts.tolist().index(made.words.number[name]) for name in (LIVER, STONE))
+    assert target.names[:, stone].sum() == 1
+    assert target.presence[stone] == 1
+    assert len(target.unsure_boxes) == 1
+    assert target.unsure_names[0, liver]
+    assert not target.unsure_names[0, stone]
+    everybody = record([own, replace(guessed, provenance="human", score=None)])
+    assert len(asked_of(made, everybody)[1].unsure_boxes) == 0
+
+
 def test_far_negatives_are_what_no_image_of_the_source_can_show():
     mr = [record([region(label)], modality="mr") for label in (BRAIN, "head_neck.eye", "head_neck.brain.ventricle")]
     absent = (CYST, STONE, SPLEEN, LIVER, "thorax.lung", "thorax.heart")

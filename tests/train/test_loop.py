@@ -1,6 +1,11 @@
 """What training promises: it learns, it can be resumed, it refuses what does not fit."""
 
 import json
+import os
+import signal
+import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +15,27 @@ from scenes import CONCEPTS, Scenes
 
 from medglip.errors import InputError, ModelError
 from medglip.evaluate import evaluate, validator
+from medglip.model import build_model, load_config
 from medglip.model.checkpoints import FORMAT
 from medglip.predict import Grounder
 from medglip.train import loop, train
-from medglip.train.schedule import learning_rate, progress
+from medglip.train.features import FrozenFeatures
+from medglip.train.loop import NO_IMAGES
+from medglip.train.run import Run
+from medglip.train.samples import pad_target
+from medglip.train.schedule import batches, learning_rate, progress
+from medglip.train.shares import counts, weigh
 
 SHORT = {"steps": 4, "batch": 4, "size": 64}
+TERMS = ("loss", "align", "box", "quality", "presence")
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is heard, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -89,26 +109,139 @@ def test_many_phrases_are_asked_in_chunks(trained, monkeypatch):
     assert np.allclose(one.presence, alone.presence, atol=1e-4)
 
 
-def test_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypatch):
-    data = Scenes(6)
-    whole = train("tiny", [data], tmp_path / "whole", show=False, **SHORT)
+def losses(run):
+    """The logged losses and norms by step, without times."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: [line[name] for name in (*TERMS, "norm", "lr")] for line in lines if "loss" in line}
 
-    def interrupt(run, *_):
-        if run.counters.step == 2:
-            raise KeyboardInterrupt
+
+def judged(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["val_score"]) for line in lines if "val_score" in line]
+
+
+def score_of_weights(model, info):
+    """A judge that needs no image: what it says changes with every step."""
+    return {"score": float(model.fusion.layers[0].ffn[0].weight.detach().abs().mean())}
+
+
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path, monkeypatch, ctrl_c):
+    """Stopped by Ctrl-C in the step after which it would have been judged."""
+    data = Scenes(6, rich=True)
+    plan = SHORT | {"steps": 5, "validations": 5}
+    whole = train("tiny", [data], tmp_path / "whole", show=False, validate=score_of_weights, **plan)
+    tell = Run.tell
+
+    def interrupt(run, *given):
+        tell(run, *given)
+        if run.counters.step == 1:  # the signal is looked at once a step
+            os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "judge_if_due", interrupt)
+        patch.setattr(Run, "tell", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train("tiny", [data], tmp_path / "parts", show=False, **SHORT)
-    parts = train("tiny", [data], tmp_path / "parts", show=False, resume=True, **SHORT)
-    one, other = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
-    for name in one:
-        assert torch.allclose(one[name], other[name], atol=1e-6), name
-    losses = [
-        [json.loads(line)["loss"] for line in (run.parent / "metrics.jsonl").read_text().splitlines()] for run in (whole, parts)
-    ]
-    assert np.allclose(losses[0], losses[1], atol=1e-5)
+            train("tiny", [data], tmp_path / "parts", show=False, validate=score_of_weights, **plan)
+    assert sorted(losses(tmp_path / "parts")) == [1, 2]
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
+    parts = train("tiny", [data], tmp_path / "parts", show=False, resume=True, validate=score_of_weights, **plan)
+    assert losses(whole.parent) == losses(parts.parent)
+    assert judged(whole.parent) == judged(parts.parent)
+    assert [step for step, _ in judged(parts.parent)] == [1, 2, 3, 4, 5]
+    for name in ("best", "last"):
+        one, other = (load_file(tmp_path / run / name / "model.safetensors") for run in ("whole", "parts"))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_batches_are_one_large_batch(tmp_path, parts):
+    """Images with many boxes and with none are in one step: each counts for what it has, not as its batch does."""
+    data = Scenes(8, rich=True)
+    plan = {"steps": 3, "size": 64, "hierarchy": 1.0}
+    one = train("tiny", [data], tmp_path / "one", show=False, batch=4, **plan)
+    other = train("tiny", [data], tmp_path / "parts", show=False, batch=4 // parts, accumulate=parts, **plan)
+    assert losses(one.parent).keys() == {1, 2, 3}
+    for step, values in losses(one.parent).items():
+        assert losses(other.parent)[step] == pytest.approx(values, abs=1e-4)
+
+
+def test_masks_are_counted_before_the_model_runs_as_it_learns_them():
+    config = load_config("tiny", size=64, batch=4, masks=1.0)
+    model, samples = build_model(config), loop._samples(config, [Scenes(8, rich=True)], ())
+    (questions,), _ = next(loop._steps(batches(samples, config["train"], 0, 0, 1), 1))
+    prompt, labels = loop.asked(questions, model.text_encoder.text, config["loss"], 0)
+    targets = [pad_target(question.target, prompt.members.shape[1], "cpu") for question in questions]
+    part = loop._Batch(questions, prompt, model.modality.index([None] * 4), targets, labels)
+    features = FrozenFeatures(model, samples, 0)
+    output = model(NO_IMAGES, prompt, part.modality, features(questions, torch.device("cpu")), targets, labels)
+    run = SimpleNamespace(model=model, fabric=SimpleNamespace(device=torch.device("cpu")))
+    ahead = loop._assigned(run, part, features)
+    assert all(torch.equal(one, other) for one, other in zip(ahead, output.learned.assigned, strict=True))
+    names = ["align", "box", "masks", "presence"]
+    found = dict(zip(names, counts(names, targets, ahead, prompt, labels).tolist(), strict=True))
+    assert found["masks"] == len(output.learned.mask_of) > 0
+    assert found["box"] == sum(int((number >= 0).sum()) for number in ahead)
+    assert found["presence"] == sum(int((target.presence >= 0).sum()) for target in targets)
+
+
+def test_shares_of_batches_sum_to_the_processes():
+    """Averaged over processes, the weights of a term are those of one batch; an empty batch's negatives still count."""
+    names = ["align", "box", "contrast"]
+    own = [torch.tensor([0.0, 4.0, 1.0]), torch.tensor([6.0, 2.0, 1.0])]
+    first, second = (weigh(one, own[0] + own[1], names, 1, 2) for one in own)
+    assert (first / 2).tolist() == pytest.approx([1 / 6, 4 / 6, 0.5])
+    assert (second / 2).tolist() == pytest.approx([1.0, 2 / 6, 0.5])
+    assert weigh(own[1], own[1], names, 1, 1).tolist() == [1, 1, 1]
+
+
+def test_words_and_contrast_are_accumulated_too(tmp_path):
+    data = Scenes(4, rich=True)
+    run = train("tiny", [data], tmp_path / "run", show=False, steps=1, batch=2, accumulate=2, size=64, fuse="words",
+                words=1.0, contrast=1.0, captions=1.0)  # fmt: skip
+    line = json.loads((run.parent / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["words"] > 0
+    assert line["contrast"] > 0
+
+
+def test_a_run_without_progress_stops_early(tmp_path):
+    scores = iter([0.5, 0.6, 0.6, 0.4, 0.9])
+    best = train("tiny", [Scenes(4)], tmp_path / "run", show=False, steps=5, batch=2, size=64, validations=5, patience=2,
+                 validate=lambda model, info: {"score": next(scores)})  # fmt: skip
+    assert max(losses(best.parent)) == 4
+    assert json.loads((best / "config.json").read_text())["trained"]["steps"] == 2
+    with pytest.raises(ModelError, match="nothing is validated"):
+        train("tiny", [Scenes(4)], tmp_path / "other", show=False, patience=2, **SHORT)
+
+
+def test_errors_of_a_validation_change_what_is_drawn_and_are_remembered(tmp_path):
+    told = {"score": 0.5, "errors": {"scenes": {CONCEPTS[0]: 1.0, CONCEPTS[1]: 0.0, CONCEPTS[2]: 0.0}}}
+    plan = {"steps": 8, "batch": 4, "size": 64, "validations": 4}
+    drawn = {}
+    for share in (0.0, 1.0):
+        out = tmp_path / str(share)
+        train("tiny", [Scenes(8)], out, show=False, error_aware=share, validate=lambda model, info: dict(told), **plan)
+        drawn[share] = [line[0] for line in losses(out).values()]
+        history = torch.load(out / "state.pt", weights_only=True)["samples"]["history"]
+        assert [step for step, _ in history] == ([2, 4, 6, 8] if share else [])
+    assert drawn[0.0][:2] == drawn[1.0][:2]
+    assert drawn[0.0][2:] != drawn[1.0][2:]
+
+
+def test_time_spent_waiting_for_data_is_told(tmp_path):
+    class Slow(Scenes):
+        def display(self, name):
+            time.sleep(0.05)
+            return super().display(name)
+
+    run = train("tiny", [Slow(4)], tmp_path / "run", show=False, steps=2, batch=2, size=64)
+    lines = [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["waiting"] >= 0.1 for line in lines)
+    assert lines[-1]["seconds"] >= sum(line["waiting"] for line in lines)
+
+
+def test_tensorboard_is_asked_for_where_it_is_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ModelError, match="pip install tensorboard"):
+        train("tiny", [Scenes(2)], tmp_path / "run", show=False, tensorboard=True, **SHORT)
 
 
 def test_kept_features_train_like_fresh_ones(tmp_path):
@@ -169,8 +302,20 @@ def test_unknown_keys_and_recipes_are_refused(tmp_path):
         train("huge", [Scenes(1)], tmp_path)
     with pytest.raises(ModelError, match="steps or minutes"):
         train("tiny", [Scenes(1)], tmp_path, steps=0)
+    for wrong in ({"accumulate": 0}, {"layer_decay": 0.0}, {"strategy": "dp"}):
+        with pytest.raises(ModelError, match=f"{next(iter(wrong))}: found"):
+            train("tiny", [Scenes(1)], tmp_path, show=False, **SHORT, **wrong)
+    with pytest.raises(ModelError, match="GPU"):
+        train("tiny", [Scenes(1)], tmp_path, show=False, strategy="fsdp", accelerator="cpu", **SHORT)
     with pytest.raises(ModelError, match="resume"):
         train("tiny", [Scenes(2)], tmp_path, resume=True, show=False, **SHORT)
+
+
+@pytest.mark.parametrize("learn", ["head", "prompt", "lora"])
+def test_tuning_needs_a_trained_model(tmp_path, learn):
+    with pytest.raises(ModelError, match="give --from"):
+        train("tiny", [Scenes(8)], tmp_path / "run", show=False, **SHORT, learn=learn)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_learning_rate_rises_and_falls():

@@ -1,17 +1,24 @@
+"""Questions: their truth, their views, and that they stream from shards, the same in workers and in this process."""
+
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scenes import KIDNEY, LIVER, Scenes
+from torch.utils.data import DataLoader, Dataset
 
+from medglip import store
 from medglip.errors import DatasetError
 from medglip.model import load_config
 from medglip.model.losses import Target
 from medglip.model.view import View
 from medglip.records.definitions import lineage
 from medglip.records.labels import label_tree
-from medglip.records.record import Region
+from medglip.records.picture import Picture
+from medglip.records.record import Intensity, Region
 from medglip.train.samples import Samples, pad_target
 
 PLAN = load_config("tiny")["train"]
@@ -172,3 +179,110 @@ def test_only_what_has_another_side_or_none_is_mirrored(modality, label, mirrors
     data.kept = [replace(data.kept[0], regions=(region,), absent=())]
     made = samples(data)
     assert any(made.view(0, view).mirrored for view in range(1, 30)) == mirrors
+
+
+HU = Intensity("HU", 1.0, -1024.0, (-160.0, 240.0))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Six CTs with 16 bits in HU: air, and what Scenes paints as -160 to 240 HU."""
+    scenes, pictures = Scenes(6, rich=True), []
+    for record in scenes.records():
+        stored = (scenes.pixels[record.id].astype(np.uint16) * 400 // 255) + (1024 - 160)
+        record = replace(record, bits=16, intensity=HU, sha256=store.pixel_sha256(stored))
+        pictures.append(Picture(record, stored))
+    folder = tmp_path_factory.mktemp("shards") / "data"
+    store.write_part(
+        folder, "all", pictures, info={"source": "scenes", "title": "Scenes", "licence": "CC0-1.0", "citation": ""}
+    )
+    return folder
+
+
+def streamed(folder, **changes):
+    return Samples([store.open(folder)], "train", label_tree(), {**PLAN, "views": 0, **changes}, 64)
+
+
+class Questions(Dataset):
+    """What a loader asks: (image, epoch, canvas)."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __len__(self):
+        return len(self.made)
+
+    def __getitem__(self, place):
+        number, epoch, canvas = place
+        return self.made.question(number, epoch, canvas=canvas)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_ask_as_this_process_does(shards, method):
+    made = streamed(shards, sizes=[32, 64], window_jitter=0.2, paste=0.5, masks=True)
+    batches = [batch for batch, _ in zip(made.batches(2), range(4), strict=False)]
+    loader = DataLoader(Questions(made), batch_sampler=batches, num_workers=1, collate_fn=list, multiprocessing_context=method)
+    for places, questions in zip(batches, loader, strict=True):
+        for (number, epoch, canvas), question in zip(places, questions, strict=True):
+            here = made.question(number, epoch, canvas=canvas)
+            assert torch.equal(question.image, here.image)
+            assert question.phrases == here.phrases
+            assert question.key == here.key
+            assert torch.equal(question.target.boxes, here.target.boxes)
+
+
+def test_memory_does_not_grow_with_epochs(shards):
+    made = streamed(shards, sizes=[32, 64], window_jitter=0.2, paste=0.5, error_aware=0.5)
+
+    def held_after(first, last):
+        for epoch in range(first, last):
+            made.order(epoch, epoch)
+            for number in range(len(made)):
+                made.question(number, epoch)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        early = held_after(0, 18)  # by then the store remembers 64 windows, its most
+        late = held_after(18, 30)
+    finally:
+        tracemalloc.stop()
+    drawn = 12 * 6 * 3 * 64 * 64  # bytes of the canvases since then
+    assert late - early < drawn / 8
+
+
+def test_a_jittered_window_shows_other_greys_in_the_same_order(shards):
+    plain, moved = streamed(shards), streamed(shards, window_jitter=0.3)
+    assert torch.equal(plain.image(0, 0), moved.image(0, 0))  # view 0 is as evaluation sees it
+    item = moved.items[0]
+    assert item.window == (-160.0, 240.0)
+    stored = item.data.pixels(item.id).astype(int)
+    ladder = []
+    for view in range(1, 8):
+        assert not torch.equal(plain.image(0, view), moved.image(0, view))
+        greys = moved._pixels(0, view, None)
+        order = np.argsort(stored, axis=None)
+        assert (np.diff(greys.ravel()[order].astype(int)) >= 0).all()
+        ladder.append(tuple(np.unique(greys)))
+        assert (greys == moved._pixels(0, view, None)).all()
+    assert len(set(ladder)) == 7
+    record = next(store.open(shards).records())
+    assert record.intensity.unit == "HU"
+
+
+def test_a_window_is_not_jittered_where_the_bits_are_gone():
+    made = Samples([Scenes(2)], "train", label_tree(), {**PLAN, "views": 0, "window_jitter": 0.5}, 64)
+    plain = Samples([Scenes(2)], "train", label_tree(), {**PLAN, "views": 0}, 64)
+    assert made.items[0].window is None
+    for view in range(4):
+        assert torch.equal(made.image(0, view), plain.image(0, view))
+
+
+def test_kept_pixels_are_those_of_no_window(shards):
+    """With fixed views the image is remembered as its record shows it, and a jittered view is not mistaken for it."""
+    made, plain = streamed(shards, views=3, window_jitter=0.3, cache_mb=100), streamed(shards, views=3, cache_mb=100)
+    first = [made.image(1, view) for view in (0, 1, 2)]
+    assert torch.equal(made.image(1, 0), plain.image(1, 0))
+    assert [torch.equal(made.image(1, view), kept) for view, kept in enumerate(first)] == [True] * 3
+    assert len({image.numpy().tobytes() for image in first}) == 3

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from medglip.errors import ModelError
 
@@ -60,6 +61,44 @@ class LoraLinear(nn.Linear):
         return plain.train(self.training)
 
 
+class AttentionLora(nn.Module):
+    """LoRA for a network of ``nn.TransformerEncoderLayer``s, whose query, key and value are one matrix; it stays as it is.
+
+    The additions to query and value are parameters of this module, not of the network, so they are in a checkpoint also
+    where the network is not (MiniLM). B starts at zero.
+
+    Args:
+        network: Has ``layers``, and gives (n, l, width) for ids (n, l) without padding; it is not kept.
+        rank: Rank of the additions.
+    """
+
+    def __init__(self, network: nn.Module, rank: int) -> None:
+        super().__init__()
+        _checked(rank)
+        attentions = [layer.self_attn for layer in network.layers]  # type: ignore[union-attr]
+        count, width = len(attentions), int(attentions[0].embed_dim)
+        self.lora_a = nn.Parameter(torch.empty(count, 2, rank, width))
+        self.lora_b = nn.Parameter(torch.zeros(count, 2, width, rank))
+        nn.init.uniform_(self.lora_a, -(width**-0.5), width**-0.5)  # as nn.Linear begins
+
+    def forward(self, network: nn.Module, ids: Tensor, is_word: Tensor) -> Tensor:
+        """Ids (U, L), padded at the end, to (U, L, width) float32, zero at padding; each text is read without padding."""
+        weights = {}
+        added = self.lora_b @ self.lora_a  # (layers, 2, width, width)
+        for number, (query, value) in enumerate(added):
+            name = f"layers.{number}.self_attn.in_proj_weight"
+            weights[name] = network.get_parameter(name) + torch.cat([query, torch.zeros_like(query), value])
+        lengths = is_word.sum(1)
+        hidden = added.new_zeros(*ids.shape, added.shape[-1])
+        with torch.autocast(ids.device.type, enabled=False):
+            for length in lengths.unique().tolist():
+                if length:
+                    rows = (lengths == length).nonzero().squeeze(1)
+                    found = functional_call(network, weights, (ids[rows, :length],)).float()
+                    hidden = hidden.index_put((rows,), F.pad(found, (0, 0, 0, ids.shape[1] - length)))
+        return hidden
+
+
 def projections(module: nn.Module) -> tuple[str, ...]:
     """Names of the query and value layers that a network's attention has; empty where it has no attention."""
     found: set[str] = set()
@@ -85,8 +124,7 @@ def add_lora(module: nn.Module, rank: int = 8, names: Sequence[str] = (), alpha:
     Raises:
         ModelError: the rank is not a whole number from 1, or no layer has such a name.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ModelError(f"LoRA: lora_rank is {rank!r}; allowed is a whole number from 1.")
+    _checked(rank)
     names = tuple(names) or projections(module)
     module.requires_grad_(False)
 
@@ -105,6 +143,11 @@ def add_lora(module: nn.Module, rank: int = 8, names: Sequence[str] = (), alpha:
 def merge_lora(module: nn.Module) -> int:
     """Put the additions of LoRA into the weights, in place; says how many layers. The answers stay the same."""
     return _replace(module, lambda _, layer: layer.merged() if isinstance(layer, LoraLinear) else None)
+
+
+def _checked(rank: int) -> None:
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ModelError(f"LoRA: lora_rank is {rank!r}; allowed is a whole number from 1.")
 
 
 def _replace(module: nn.Module, change: Callable[[str, nn.Module], nn.Module | None]) -> int:
