@@ -1,6 +1,6 @@
 """Line charts as inline SVG that follows a page's colours. Knows numbers and names only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from math import ceil, floor, isfinite, log10
 
@@ -10,7 +10,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 30, 38
 Points = Sequence[tuple[float, float]]
 
 
-def line_chart(series: Mapping[str, Points], *, x_label: str, title: str, y_range: tuple[float, float] | None = None) -> str:
+def line_chart(
+    series: Mapping[str, Points], *, x_label: str, title: str, y_range: tuple[float, float] | None = None,
+    x_range: tuple[float, float] | None = None, dashed: Collection[str] = (), dots: bool = True,
+) -> str:  # fmt: skip
     """An SVG of one line a series, with axes, round ticks and a legend at its head.
 
     Args:
@@ -18,6 +21,9 @@ def line_chart(series: Mapping[str, Points], *, x_label: str, title: str, y_rang
         x_label: Under the x axis.
         title: For those who cannot see the chart.
         y_range: Ends of the y axis; default: those of the data, from 0 where that is near.
+        x_range: Ends of the x axis; default: those of the data.
+        dashed: Names of the series that are drawn dashed and without dots: what to compare with.
+        dots: Whether the points of a short series are marked.
     """
     clean = {name: [(x, y) for x, y in points if isfinite(x) and isfinite(y)] for name, points in series.items()}
     clean = {name: points for name, points in clean.items() if points}
@@ -25,9 +31,9 @@ def line_chart(series: Mapping[str, Points], *, x_label: str, title: str, y_rang
         return ""
     xs = [x for points in clean.values() for x, _ in points]
     ys = [y for points in clean.values() for _, y in points]
-    x_ticks = ticks(min(xs), max(xs))
+    x_ticks = ticks(*(x_range or (min(xs), max(xs))))
     y_ticks = ticks(*(y_range or (0.0 if min(ys) >= 0 and min(ys) < 0.5 * max(ys) else min(ys), max(ys))))
-    x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
+    x_low, x_high = x_range or (min(xs), max(max(xs), min(xs) + 1e-9))
     y_low, y_high = (y_ticks[0], y_ticks[-1]) if y_range is None else y_range
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -46,11 +52,12 @@ def line_chart(series: Mapping[str, Points], *, x_label: str, title: str, y_rang
     head = float(_LEFT)
     for place_in_order, (name, points) in enumerate(clean.items()):
         line = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in points)
-        parts.append(f'<polyline class="line s{place_in_order % 4}" points="{line}"/>')
-        if len(points) <= 40:
-            dots = (place(x, y) for x, y in points)
-            parts += [f'<circle class="dot s{place_in_order % 4}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in dots]
-        parts.append(f'<line class="line s{place_in_order % 4}" x1="{head}" x2="{head + 18}" y1="12" y2="12"/>')
+        dash = ' stroke-dasharray="5 4"' if name in dashed else ""
+        parts.append(f'<polyline class="line s{place_in_order % 4}" points="{line}"{dash}/>')
+        if dots and len(points) <= 40 and not dash:
+            spots = (place(x, y) for x, y in points)
+            parts += [f'<circle class="dot s{place_in_order % 4}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in spots]
+        parts.append(f'<line class="line s{place_in_order % 4}" x1="{head}" x2="{head + 18}" y1="12" y2="12"{dash}/>')
         parts.append(f'<text class="name" x="{head + 24}" y="16">{escape(name)}</text>')
         head += 40 + 7.4 * len(name)
     return "".join([*parts, "</svg>"])

@@ -132,14 +132,14 @@ def demo_page(facts: DemoFacts, out: str | Path) -> Path:
     groups = [(name, rows) for name, key in keys.items() if (rows := _group_rows(facts, key))]
     total = sum(facts.timings.values())
     shown = [(name, seconds, seconds / total if total else 0.0) for name, seconds in facts.timings.items()]
-    page = _pages().get_template("demo.html").render(
+    page = pages().get_template("demo.html").render(
         facts=facts, groups=groups, overall=_overall_row(facts), figures=_FIGURES,
-        loss_chart=_loss_chart(facts.metrics), judged_chart=_judged_chart(facts.metrics), timings=shown, total=total,
+        loss_chart=loss_chart(facts.metrics), judged_chart=judged_chart(facts.metrics), timings=shown, total=total,
         arms=[(title, facts.vqa[key]) for key, title in _ARMS.items() if facts.vqa.get(key) is not None],
         report_figures=[(title, facts.vqa[key]) for key, title in _REPORT_FIGURES.items() if key in facts.vqa],
         report=_report_facts(facts.report, facts.report_image), notice=NOTICE,
     )  # fmt: skip
-    return _written(Path(out), page)
+    return written(Path(out), page)
 
 
 def report_page(report: Report, display_image: np.ndarray, out: str | Path) -> Path:
@@ -153,8 +153,8 @@ def report_page(report: Report, display_image: np.ndarray, out: str | Path) -> P
     Raises:
         InputError: the image is not the report's.
     """
-    page = _pages().get_template("report.html").render(report=_report_facts(report, display_image), notice=NOTICE)
-    return _written(Path(out), page)
+    page = pages().get_template("report.html").render(report=_report_facts(report, display_image), notice=NOTICE)
+    return written(Path(out), page)
 
 
 def _report_facts(report: Report | None, display_image: np.ndarray | None) -> dict[str, Any] | None:
@@ -224,13 +224,15 @@ def _row(name: str, figures: Mapping[str, Any], other: Mapping[str, Any] | None)
     return {"name": name, "without": without, "gain": gain, **{key: figures.get(key) for key in _FIGURES}}
 
 
-def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> Markup:
+def loss_chart(metrics: Sequence[Mapping[str, Any]]) -> Markup:
+    """The training loss, smoothed, of the lines of ``metrics.jsonl``; empty where there is none."""
     loss = [(float(line["step"]), float(line["loss"])) for line in metrics if "loss" in line and "step" in line]
     thin = max(1, len(loss) // 300)
     return Markup(line_chart({"training loss (smoothed)": smoothed(loss)[::thin]}, x_label="step", title="Training loss"))
 
 
-def _judged_chart(metrics: Sequence[Mapping[str, Any]]) -> Markup:
+def judged_chart(metrics: Sequence[Mapping[str, Any]]) -> Markup:
+    """The validation figures of the lines of ``metrics.jsonl``; empty where there are none."""
     names = {"val_ap50": "AP50", "val_acc50": "Acc@0.5", "val_absence_auroc": "absence AUROC"}
     series = {}
     for key, title in names.items():
@@ -278,14 +280,16 @@ def _duration(seconds: float) -> str:
 
 
 @cache
-def _pages() -> jinja2.Environment:
-    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
+def pages() -> jinja2.Environment:
+    """The templates of all pages, with the filters that they use."""
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
                                undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    pages.filters.update(number=_number, signed=_signed, duration=_duration, percent=_percent, uri=data_uri)
-    return pages
+    made.filters.update(number=_number, signed=_signed, duration=_duration, percent=_percent, uri=data_uri)
+    return made
 
 
-def _written(path: Path, page: str) -> Path:
+def written(path: Path, page: str) -> Path:
+    """The path of a page, written; its folder is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path

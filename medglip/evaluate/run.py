@@ -1,41 +1,53 @@
 """Judges a model on the images of a split: every phrase whose truth is known is asked of every image.
 
-A label counts for an image when the image shows it, or its record says that it does not; what is not known is not
-asked. Figures are means over labels, then over the sources that the labels come from.
+Figures are means over labels, then over the sources that the labels come from, where nothing else is said. ``evaluate``
+returns the headline figures of ``Tally.figures`` (``ap``, ``ap50``, ``ap75``, ``ar``, ``acc50``, ``acc50_micro``, ``r1``,
+``r5``, ``r10``, ``miou``, ``found``, ``recall01``, ``centre``, ``absence_auroc``, ``false_positives_per_image``), and:
+
+- ``random``: what ``acc50`` would be by guessing (``strata.chances``);
+- ``images``, ``questions``: how many;
+- ``score_threshold``, ``presence_threshold``: those that would have been best here; ``thresholds``: (score, presence) of single
+  modalities;
+- ``by_source``, ``by_modality``, ``by_level``, ``by_concept``: of each value the headline figures, ``random``, ``questions``;
+- ``by_size``: ``mm`` and ``share``, strata of the size of what is there (``strata.by_size``);
+- ``zero_shot``: ``labels``, ``sources`` and ``modalities``, each ``seen`` and ``unseen`` in training (``strata.zero_shot``);
+- ``coco``: COCO's twelve figures, means over labels, a label of two sources being one (``boxes.coco_figures``);
+- ``phrases``: ``zero``, ``one`` and ``many`` regions, means over phrases (``phrases.figures``);
+- ``absence``, ``froc``, ``masks``, ``calibration``, ``laterality`` (``swap_*`` if asked for), ``hierarchy``, ``pointing``: the
+  ``figures`` of those modules;
+- ``about``, where a folder is written: what was judged on what (``medglip.evaluate.folders``).
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from medglip.errors import DatasetError
-from medglip.evaluate.absence import auroc, best_presence_threshold
-from medglip.evaluate.boxes import average_precision, best_score_threshold, box_iou, match
-from medglip.evaluate.phrases import best_box_hits
+from medglip.errors import DatasetError, InputError
+from medglip.evaluate import absence, calibration, froc, hierarchy, laterality, masks, phrases, pointing
+from medglip.evaluate.absence import best_presence_threshold
+from medglip.evaluate.averages import usual_thresholds
+from medglip.evaluate.boxes import Found, best_score_threshold, coco_figures
+from medglip.evaluate.cases import Case, ask
+from medglip.evaluate.cases import known_phrases as known_phrases  # benchmarks import it from here
+from medglip.evaluate.folders import about_of, name_of, plain, write_evaluation
+from medglip.evaluate.strata import by_size, chances, zero_shot
+from medglip.evaluate.tally import Tally
 from medglip.model.checkpoints import CheckpointInfo
 from medglip.model.dense import MedGLIP
 from medglip.predict import Grounder
 from medglip.records.labels import LabelTree, label_tree
-from medglip.records.record import ImageRecord
+from medglip.records.record import SPLITS, ImageRecord
 
+Pairs = list[tuple[Any, ImageRecord]]
+
+ALL = "all"
+_GROUPS = ("source", "modality", "level", "concept")
 # Questions of each kind, present and absent, from which thresholds of a single modality are taken.
 _ENOUGH = 30
-
-
-class Case(NamedTuple):
-    """One phrase asked of one image, and what came of it."""
-
-    source: str
-    modality: str
-    level: str
-    concept: str
-    scores: np.ndarray
-    iou: np.ndarray
-    iou_any: np.ndarray
-    presence: float
+_DIGITS = 4
 
 
 def evaluate(
@@ -45,142 +57,193 @@ def evaluate(
     limit: int | None = None,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    out: str | Path | None = None,
+    swap: int = 0,
 ) -> dict[str, Any]:
     """Figures of a model on a split.
 
     Args:
         model: A checkpoint folder, or a grounder.
-        datasets: One opened dataset or several.
-        split: Whose images.
-        limit: At most so many images, spread evenly over the split.
+        datasets: One opened dataset or several; labels, sources and modalities that the model does not know are asked too.
+        split: Whose images: ``train``, ``val``, ``test``, or ``all``, which is every image.
+        limit: At most so many images, spread evenly over them.
         batch: Images at once.
         progress: Called as ``progress(done, total)`` after each batch.
+        out: Folder to write ``figures.json`` and ``cases.parquet`` into (``medglip.evaluate.folders``).
+        swap: Ask so many of the images again, each phrase with a side alone, and with its sides swapped.
 
     Returns:
-        ``ap`` (IoU 0.5 to 0.95), ``ap50``, ``acc50`` (best box of a phrase that is there hits, mean over labels),
-        ``acc50_micro`` (mean over questions), ``found`` (that box hits any marked box, named right or not),
-        ``absence_auroc`` (within a label: images that show it against images that do not), each a mean over sources;
-        the same for each ``by_source``, ``by_modality``, ``by_level``; ``images``, ``questions``;
-        and the thresholds that would have been best here, of all and (``thresholds``) of single modalities. None where
-        undefined.
+        The headline figures and all others, under the keys that the head of this module tells. None where undefined; figures
+        have four digits after the point.
 
     Raises:
-        DatasetError: the split has no image with a known phrase.
+        InputError: there is no such split, or ``limit`` is below 1.
+        DatasetError: a dataset has no image of the split, or none has an image with a known phrase.
     """
     grounder = model if isinstance(model, Grounder) else Grounder.load(model)
     tree = label_tree()
-    several = datasets if isinstance(datasets, Sequence) else [datasets]
-    pairs = [(data, record) for data in several for record in data.records(split) if known_phrases(record, tree)]
-    if not pairs:
-        raise DatasetError(f"No image of split {split!r} has a known phrase; choose another split or dataset.")
-    if limit is not None and len(pairs) > limit:
-        pairs = [pairs[place] for place in np.linspace(0, len(pairs) - 1, limit).astype(int)]
-    cases: list[Case] = []
-    for start in range(0, len(pairs), batch):
-        cases += _ask(grounder, pairs[start : start + batch], tree)
-        if progress:
-            progress(min(start + batch, len(pairs)), len(pairs))
-    return {**_figures(cases), "images": len(pairs), "questions": len(cases), **_thresholds(cases),
-            "thresholds": _thresholds_by_modality(cases),
-            **{f"by_{name}": {value: _figures([case for case in cases if getattr(case, name) == value])
-                              for value in sorted({getattr(case, name) for case in cases})}
-               for name in ("source", "modality", "level")}}  # fmt: skip
+    pairs = _chosen(_several(datasets), split, limit, tree)
+    cases = _answered(grounder, pairs, batch, tree, progress)
+    info = getattr(grounder, "info", None)  # a peer in a comparison has none
+    figures = figures_of(cases, info, tree) | {"images": len(pairs)}
+    if swap:
+        figures["laterality"] |= laterality.swap_test(grounder, _spread(pairs, swap), tree)
+    if out is not None:
+        asked = {"checkpoint": None if isinstance(model, Grounder) else str(model), "split": split, "limit": limit}
+        counts = [(data, sum(one is data for one, _ in pairs)) for data in _several(datasets)]
+        figures["about"] = plain(about_of(grounder, counts, asked))
+        write_evaluation(out, figures, cases)
+    return figures
+
+
+def figures_of(cases: Sequence[Case], info: CheckpointInfo | None, tree: LabelTree) -> dict[str, Any]:
+    """The figures of ``evaluate`` that cases alone tell: all but ``images`` and ``about``.
+
+    Args:
+        cases: Of any images; one at least.
+        info: What the checkpoint says of itself; None where there is none.
+        tree: The label tree.
+    """
+    shown_above = usual_thresholds if info is None else info.thresholds_of
+    tally, chance = Tally(cases, shown_above), chances(cases)
+
+    def group(part: Tally) -> dict[str, Any]:
+        return {**part.figures(), "random": part.macro(chance[part.places]), "questions": len(part.cases)}
+
+    found = {
+        **group(tally), **_thresholds(tally), "thresholds": _thresholds_by_modality(tally),
+        **{f"by_{name}": {value: group(part) for value, part in tally.by(name).items()} for name in _GROUPS},
+        "by_size": by_size(tally, chance),
+        "zero_shot": {} if info is None else zero_shot(tally, info, tree),
+        "coco": coco_figures(_by_concept(cases)),
+        "phrases": phrases.figures(cases, shown_above),
+        "absence": absence.figures(cases, shown_above),
+        "froc": froc.figures(cases),
+        "masks": masks.figures(cases),
+        "calibration": calibration.figures(cases),
+        "laterality": laterality.figures(cases, shown_above),
+        "hierarchy": hierarchy.figures(cases, shown_above),
+        "pointing": pointing.figures(cases),
+    }  # fmt: skip
+    rounded: dict[str, Any] = _rounded(found)
+    return rounded
 
 
 def validator(datasets: Any, split: str = "val", limit: int | None = 64) -> Callable[[MedGLIP, CheckpointInfo], dict[str, Any]]:
-    """A judge for ``train(validate=...)``: mean AP50 of a part of a split chooses the best checkpoint."""
+    """A judge for ``train(validate=...)``: mean AP50 of a part of a split chooses the best checkpoint.
+
+    Args:
+        datasets: One opened dataset or several; those without images of the split are passed over.
+        split: As in ``evaluate``.
+        limit: At most so many images; None for all.
+
+    Returns:
+        A function of model and checkpoint information to ``score`` (AP50, 0 where undefined), ``ap50``, ``acc50``,
+        ``absence_auroc``, ``score_threshold``, ``presence_threshold``, ``thresholds``, and ``errors``: source to concept to
+        1 - AP50, of the labels that are shown.
+    """
 
     def judge(model: MedGLIP, info: CheckpointInfo) -> dict[str, Any]:
-        device = next(model.parameters()).device
-        found = evaluate(Grounder(model, info, str(device)), datasets, split, limit)
-        kept = ("ap50", "acc50", "absence_auroc", "score_threshold", "presence_threshold", "thresholds")
-        return {"score": found["ap50"] or 0.0, **{name: found[name] for name in kept}}
+        grounder, tree = Grounder(model, info, str(next(model.parameters()).device)), label_tree()
+        several = [data for data in _several(datasets) if next(iter(_records(data, split)), None) is not None]
+        tally = Tally(_answered(grounder, _chosen(several, split, limit, tree), 8, tree), info.thresholds_of)
+        figures = tally.figures()
+        errors: dict[str, dict[str, float]] = {}
+        for (source, concept), label in tally.labels().items():
+            if label["ap50"] is not None:
+                errors.setdefault(source, {})[concept] = 1 - label["ap50"]
+        kept = {name: figures[name] for name in ("ap50", "acc50", "absence_auroc")}
+        found = {"score": figures["ap50"] or 0.0, **kept, **_thresholds(tally)}
+        rounded: dict[str, Any] = _rounded({**found, "thresholds": _thresholds_by_modality(tally), "errors": errors})
+        return rounded
 
     return judge
 
 
-def known_phrases(record: ImageRecord, tree: LabelTree) -> dict[str, bool]:
-    """Concepts whose truth is known for an image: True where it shows them.
-
-    Of a concept that is marked wherever it is and that no region shows nothing is known where a region of a wider concept
-    may be it: a lung without a side may be the left one.
-    """
-    shown = [region.concept for region in record.regions]
-    known = dict.fromkeys(record.absent, False)
-    for concept in record.exhaustive:
-        if any(tree.covers(concept, other) for other in shown):
-            known[concept] = True
-        elif not any(tree.covers(other, concept) for other in shown):
-            known[concept] = False
-    return known | dict.fromkeys(shown, True)
+def _several(datasets: Any) -> list[Any]:
+    return list(datasets) if isinstance(datasets, Sequence) else [datasets]
 
 
-def _ask(grounder: Grounder, pairs: Sequence[tuple[Any, ImageRecord]], tree: LabelTree) -> Iterator[Case]:
-    """All cases of a batch of images."""
-    asked = [list(known_phrases(record, tree)) for _, record in pairs]
-    images = [data.display(record.id) for data, record in pairs]
-    texts = [[tree.concept_name(concept) for concept in concepts] for concepts in asked]
-    answers = grounder.answer(images, texts, [record.modality for _, record in pairs])
-    for (_, record), concepts, answer in zip(pairs, asked, answers, strict=True):
-        every = np.array([region.box_xyxy for region in record.regions], np.float32).reshape(-1, 4)
-        for place, concept in enumerate(concepts):
-            kept = answer.scores[place] > 0
-            iou = box_iou(answer.boxes[place][kept], every)
-            mine = [number for number, region in enumerate(record.regions) if tree.covers(concept, region.concept)]
-            yield Case(record.origin.dataset, record.modality, tree[tree.split(concept)[0]].level, concept,
-                       answer.scores[place][kept], iou[:, mine], iou, float(answer.presence[place]))  # fmt: skip
+def _records(data: Any, split: str) -> Any:
+    """The images of a split, or all of them."""
+    if split not in (*SPLITS, ALL):
+        raise InputError(f"Split: found {split!r}; allowed: {', '.join((*SPLITS, ALL))}.")
+    return data.records(None if split == ALL else split)
 
 
-def _figures(cases: Sequence[Case]) -> dict[str, float | None]:
-    """The figures of some cases."""
-    labels: dict[tuple[str, str], list[Case]] = defaultdict(list)
+def _chosen(several: Sequence[Any], split: str, limit: int | None, tree: LabelTree) -> Pairs:
+    """The images to ask about."""
+    if limit is not None and limit < 1:
+        raise InputError(f"Limit of images: found {limit!r}; allowed: 1 or more, or None for all.")
+    pairs: Pairs = []
+    for data in several:
+        found = list(_records(data, split))
+        if not found:
+            counts = Counter(record.split for record in data.records(None))
+            there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "no image at all"
+            raise DatasetError(
+                f"Dataset {name_of(data)!r} has no image of split {split!r}; it has {there}; choose one of them, or {ALL!r}."
+            )
+        pairs += [(data, record) for record in found if known_phrases(record, tree)]
+    if not pairs:
+        raise DatasetError(f"No image of split {split!r} has a known phrase; choose another split or dataset.")
+    return _spread(pairs, limit)
+
+
+def _spread(pairs: Pairs, limit: int | None) -> Pairs:
+    """At most so many of them, spread evenly."""
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    return [pairs[place] for place in np.linspace(0, len(pairs) - 1, limit).astype(int)]
+
+
+def _answered(
+    grounder: Grounder, pairs: Pairs, batch: int, tree: LabelTree, progress: Callable[[int, int], None] | None = None
+) -> list[Case]:
+    """All cases of the images."""
+    cases: list[Case] = []
+    for start in range(0, len(pairs), batch):
+        cases += ask(grounder, pairs[start : start + batch], tree)
+        if progress:
+            progress(min(start + batch, len(pairs)), len(pairs))
+    return cases
+
+
+def _by_concept(cases: Sequence[Case]) -> dict[str, list[Found]]:
+    labels: dict[str, list[Found]] = {}
     for case in cases:
-        labels[case.source, case.concept].append(case)
-    sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (source, _), some in labels.items():
-        shown = [case for case in some if case.iou.shape[1]]
-        precision = average_precision([case.scores for case in some], [case.iou for case in some])
-        truth = np.array([case.iou.shape[1] > 0 for case in some])
-        one = {
-            "ap": precision.mean(),
-            "ap50": precision[0],
-            "absence_auroc": auroc(np.array([case.presence for case in some]), truth),
-        }
-        if shown:
-            one["acc50"] = np.mean([best_box_hits(case.iou) for case in shown])
-            one["found"] = np.mean([best_box_hits(case.iou_any) for case in shown])
-        for name, value in one.items():
-            if not np.isnan(value):
-                sums[name][source].append(float(value))
-    result: dict[str, float | None] = {}
-    for name in ("ap", "ap50", "acc50", "found", "absence_auroc"):
-        means = [float(np.mean(values)) for values in sums[name].values()]
-        result[name] = round(float(np.mean(means)), 4) if means else None
-    hits = [best_box_hits(case.iou) for case in cases if case.iou.shape[1]]
-    result["acc50_micro"] = round(float(np.mean(hits)), 4) if hits else None
-    return result
+        labels.setdefault(case.concept, []).append(Found(case.boxes, case.scores, case.truth))
+    return labels
 
 
-def _thresholds_by_modality(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
+def _thresholds_by_modality(tally: Tally) -> dict[str, tuple[float, float]]:
     """Least score and least presence for each modality in which both kinds of questions were asked often enough."""
     found = {}
-    for modality in sorted({case.modality for case in cases}):
-        some = [case for case in cases if case.modality == modality]
-        shown = sum(case.iou.shape[1] > 0 for case in some)
-        if min(shown, len(some) - shown) >= _ENOUGH:
-            one = _thresholds(some)
+    for modality, part in tally.by("modality").items():
+        shown = sum(case.shown for case in part.cases)
+        if min(shown, len(part.cases) - shown) >= _ENOUGH:
+            one = _thresholds(part)
             found[modality] = (one["score_threshold"], one["presence_threshold"])
     return found
 
 
-def _thresholds(cases: Sequence[Case]) -> dict[str, float]:
+def _thresholds(tally: Tally) -> dict[str, float]:
     """The thresholds that suit these cases best."""
-    scores = np.concatenate([case.scores for case in cases])
-    right = np.concatenate([match(case.iou, 0.5) for case in cases])
-    presence = np.array([case.presence for case in cases])
-    truth = np.array([case.iou.shape[1] > 0 for case in cases])
-    total = sum(case.iou.shape[1] for case in cases)
+    right = tally.right_boxes()
+    scores = np.concatenate([case.scores[: len(one)] for case, one in zip(tally.cases, right, strict=True)])
+    presence = np.array([case.presence for case in tally.cases])
+    truth = np.array([case.shown for case in tally.cases])
+    total = sum(len(case.truth) for case in tally.cases)
     return {
-        "score_threshold": round(best_score_threshold(scores, right, total), 4),
-        "presence_threshold": round(best_presence_threshold(presence, truth), 4),
+        "score_threshold": round(best_score_threshold(scores, np.concatenate(right), total), _DIGITS),
+        "presence_threshold": round(best_presence_threshold(presence, truth), _DIGITS),
     }
+
+
+def _rounded(value: Any) -> Any:
+    """The same with four digits after the point."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_rounded(one) for one in value)
+    return round(float(value), _DIGITS) if isinstance(value, float | np.floating) else value
