@@ -29,9 +29,18 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 PART_DONE = 3
 WIDE = 9  # columns; a wider table is printed as lines
 
+
+def _checkpoint(given: str) -> Path:
+    """The folder of a checkpoint, or of the shipped model of that name."""
+    from medglip.model.shipped import checkpoint_folder
+
+    return checkpoint_folder(given)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
 Modality = Annotated[str | None, typer.Option(help="ct, mr, xray, ...; default: what the file says, else unknown.")]
-Checkpoint = Annotated[Path, typer.Argument(help="Folder of a checkpoint, for example RUN/best.")]
+_CHECKPOINT = "Folder of a checkpoint, such as RUN/best, or lite: shipped."
+Checkpoint = Annotated[Path, typer.Argument(parser=_checkpoint, metavar="CHECKPOINT", help=_CHECKPOINT)]
 Dataset = Annotated[Path, typer.Argument(help="Folder of a dataset.")]
 Image = Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF or DICOM file; NIfTI with --slice.")]
 Slice = Annotated[int | None, typer.Option("--slice", help="Slice or frame, from 0; default: the middle one.")]

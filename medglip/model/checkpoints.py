@@ -20,6 +20,7 @@ from medglip.errors import ModelError
 from medglip.model.config import Config, load_config
 from medglip.model.dense import MedGLIP, build_model
 from medglip.model.encoders import HubImageEncoder, HubTextEncoder
+from medglip.model.shipped import checkpoint_folder
 
 FORMAT = 2
 _TOKENIZER = "tokenizer"
@@ -109,15 +110,19 @@ def read_info(folder: Path) -> CheckpointInfo:
 def load_checkpoint(folder: str | Path) -> tuple[MedGLIP, CheckpointInfo]:
     """The model, in evaluation mode on the CPU, and what the checkpoint says of itself.
 
+    Args:
+        folder: Of the checkpoint, or the name of a shipped model (``medglip.model.shipped``), such as ``lite``.
+
     Raises:
-        ModelError: a file is missing or damaged, or the weights do not fit the configuration.
+        ModelError: there is none, a file is missing or damaged, or the weights do not fit the configuration.
     """
-    info = read_info(Path(folder))
+    folder = checkpoint_folder(folder)
+    info = read_info(folder)
     config = info.config
-    if (tokenizer := Path(folder) / _TOKENIZER).is_dir():
+    if (tokenizer := folder / _TOKENIZER).is_dir():
         config = {**config, "text": {**config["text"], "folder": str(tokenizer)}}
     model = build_model(config, pretrained=False)
-    load_weights(model, Path(folder))
+    load_weights(model, folder)
     return model.eval(), info
 
 

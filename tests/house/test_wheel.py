@@ -33,6 +33,9 @@ def test_wheel_is_complete(tmp_path):
     for file in ("medglip/configs/lite.toml", "medglip/deliver/templates/demo.html",
                  "medglip/store/pages/preview.html", "medglip/store/pages/page.css",
                  "medglip/store/pages/fix_report.html", "medglip/_shelf/schemas/source.schema.json",
+                 "medglip/weights/minilm/minilm-int8.safetensors", "medglip/weights/minilm/tokenizer.json",
+                 "medglip/weights/minilm/LICENSE", "medglip/_shelf/datasets/collections/lite_training.toml",
+                 "medglip/_shelf/schemas/collection.schema.json",
                  "medglip/_shelf/schemas/labels.toml", "medglip/_shelf/schemas/record.schema.json"):  # fmt: skip
         assert file in names
     assert not any(name.startswith(("converters/", "datasets/", "schemas/", "tests/")) for name in names)

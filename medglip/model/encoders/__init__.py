@@ -46,8 +46,8 @@ def build_text_encoder(section: Mapping[str, Any], pretrained: bool) -> TextEnco
     """The text encoder that the section ``text`` of a configuration describes.
 
     Args:
-        section: ``encoder``: ``hashed``, ``minilm`` (with ``folder``), a hub id, a folder or ``config`` (their keys: see
-            ``pretrained``).
+        section: ``encoder``: ``hashed``, ``minilm`` (with ``folder`` or ``weights``), a hub id, a folder or ``config`` (their
+            keys: see ``pretrained``).
         pretrained: Read published weights; MiniLM's are read always, as no checkpoint has them.
 
     Raises:
@@ -57,7 +57,7 @@ def build_text_encoder(section: Mapping[str, Any], pretrained: bool) -> TextEnco
     if name == "hashed":
         return HashedText()
     if name == "minilm":
-        return MiniLM(section.get("folder"))
+        return MiniLM(section.get("folder"), section.get("weights", "published"))
     if name == INLINE or is_hub_name(name):
         return hub_text_encoder(section, pretrained)
     raise ModelError(f"Text encoder {name!r} is unknown; allowed: hashed, minilm, a hub id 'owner/name', a folder, or config.")

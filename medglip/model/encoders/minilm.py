@@ -1,17 +1,24 @@
 """MiniLM in plain PyTorch: the text encoder of ``lite``, frozen. Knows no images; never imports transformers."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from medglip.errors import ModelError
 from medglip.model.encoders.interfaces import TextEncoder, Tokens, padded_tokens
+from medglip.model.encoders.packing import unpack
 from medglip.model.encoders.remembered import Remembered
+from medglip.model.shipped import MINILM
 from medglip.model.weights import MINILM_TOKENIZER, MINILM_WEIGHTS, find_weights
+
+PACKED = MINILM / "minilm-int8.safetensors"  # made by benchmarks/pack_minilm.py
+PACKED_SHA256 = "829188f15fd8b6a9e4b799cb74dd9aef43455b15db6a86a16ae8450077de2ad2"
 
 
 class Bert(nn.Module):
@@ -66,17 +73,25 @@ class MiniLM(TextEncoder):
 
     Its pooled vectors hardly tell left from right (cosine 0.92), so the token vectors are given and a layer that learns
     reads them.
+
+    Args:
+        folder: A local folder with the published files.
+        weights: ``published``: the files of the hub, of ``folder`` or of the embedded packages; ``packed``: the 8-bit copy
+            inside medglip, which needs neither network nor package.
+
+    Raises:
+        ModelError: the files are not there or not the ones expected, or no weights go by that name.
     """
 
     width = 384
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None = None, weights: str = "published") -> None:
         super().__init__()
-        self._tokenizer = Tokenizer.from_file(str(find_weights(MINILM_TOKENIZER, folder)))
+        self._tokenizer, state = _packed() if _is_packed(folder, weights) else _published(folder)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         bert = Bert()
-        bert.read(load_file(find_weights(MINILM_WEIGHTS, folder)))
+        bert.read(state)
         bert.eval().requires_grad_(False)
         self._bert = [bert]  # a list hides it from state_dict and from the optimiser
         self._read = Remembered(self.width)
@@ -101,3 +116,33 @@ class MiniLM(TextEncoder):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MiniLM":
         self._bert[0]._apply(fn, recurse)  # hidden, but it moves to a device with the rest
         return super()._apply(fn, recurse)
+
+
+def _is_packed(folder: str | None, weights: str) -> bool:
+    if weights not in ("published", "packed"):
+        raise ModelError(f"Text encoder 'minilm': weights are {weights!r}; allowed: published, packed.")
+    if weights == "packed" and folder:
+        raise ModelError(f"Text encoder 'minilm': weights = 'packed' has its own folder, found {folder!r} too; leave one out.")
+    return weights == "packed"
+
+
+def _published(folder: str | None) -> tuple[Tokenizer, dict[str, Tensor]]:
+    """The published tokenizer and weights."""
+    tokenizer = Tokenizer.from_file(str(find_weights(MINILM_TOKENIZER, folder)))
+    return tokenizer, load_file(find_weights(MINILM_WEIGHTS, folder))
+
+
+def _packed() -> tuple[Tokenizer, dict[str, Tensor]]:
+    """The same tokenizer and the weights as they are inside medglip, unpacked."""
+    tokenizer = Tokenizer.from_buffer(_checked(MINILM / MINILM_TOKENIZER.name, MINILM_TOKENIZER.sha256))
+    return tokenizer, unpack(load(_checked(PACKED, PACKED_SHA256)))
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    """The bytes of a file inside medglip."""
+    if not path.is_file():
+        raise ModelError(f"Weights {path} are not in this build of medglip; install medglip again, or use the published ones.")
+    content = path.read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise ModelError(f"Weights {path}: SHA-256 is {found}, expected {sha256}; install medglip again.")
+    return content

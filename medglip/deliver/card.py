@@ -1,0 +1,264 @@
+"""The model card (Markdown) and the concept card (JSON) that come with weights: data, licences, figures, limits. Runs no model.
+
+Every number in them was counted on the training images or measured on test images; where there is none, the card says so.
+Source: Mitchell et al., Model Cards for Model Reporting (arXiv 1810.03993), section 4, for what a card tells.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medglip.curate.collections import Collection, source_verdict
+from medglip.curate.grammar import load_source
+from medglip.deliver.shipping import WEIGHTS
+from medglip.model.checkpoints import CheckpointInfo
+from medglip.records.labels import label_tree
+from medglip.records.record import ImageRecord
+
+MODEL_CARD, CONCEPT_CARD = "README.md", "concepts.json"
+# Figure -> what it is, in the order of the card.
+_FIGURES = {
+    "ap50": "average precision at IoU 0.5",
+    "ap": "average precision, IoU 0.5 to 0.95",
+    "acc50": "the best box of a phrase that is there has IoU 0.5 or more",
+    "found": "that box lies on some marked region, whatever its name",
+    "absence_auroc": "presence of images that show a label against images that do not",
+    "false_positives_per_image": "boxes shown that are on nothing of that name, an image",
+}
+_PARTED = ("ap50", "acc50", "absence_auroc")
+_LIMITS = """- Trained on few images, of which the synthetic ones look like drawings. Images of other scanners, hospitals and
+  populations than those above were not tested.
+- Images are shrunk to {size} pixels: what is smaller than a few of those pixels is not found.
+- It looks at one slice or frame at a time and knows no volume and no history.
+- Scores and presence are not probabilities of disease. "Absent" means that the model found nothing, not that nothing is there.
+- Words that it was not trained on are read by a small text encoder and may give boxes that mean nothing.
+- Some sources give no patient ids (of those above, see `known_defects` in `datasets/NAME.toml`): their test images may show
+  patients of the training images, and their figures are too good then.
+- Real sources differ from each other in more than their modality; some of what it knows may be the look of a source.
+- Where the marks of a source were made by a model, its figures say how well that model is imitated."""
+_NOT_FOR = """It is not a medical device. It was not tested in a clinic, and no authority has looked at it. Do not use it for
+diagnosis, treatment, triage, screening, or any other decision about a patient, nor to tell who somebody is. It is for
+research and teaching: to try medglip without training, and to begin a training of your own with."""
+_OPEN_ONLY = """ Sources whose licence forbids commercial use or changed copies, binds them to its own terms, or was checked by
+nobody are left out; that file says which of those at hand, and why."""
+
+
+@dataclass
+class Counted:
+    """Training images and regions of one concept or source.
+
+    Attributes:
+        images: How many images show it.
+        regions: How many regions.
+        groups: Keys of patients, or of what else is never split apart.
+        sources: Names of sources.
+        licences: Licences of the images.
+        modalities: Of the images.
+    """
+
+    images: int = 0
+    regions: int = 0
+    groups: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
+    licences: set[str] = field(default_factory=set)
+    modalities: set[str] = field(default_factory=set)
+
+    def add(self, record: ImageRecord, regions: int) -> None:
+        """Count an image with so many regions of it."""
+        self.images += 1
+        self.regions += regions
+        self.groups.add(record.group or record.id)
+        self.sources.add(record.origin.dataset)
+        self.licences.add(record.licence)
+        self.modalities.add(record.modality)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was trained on: of each concept, and of each source."""
+
+    concepts: dict[str, Counted]
+    sources: dict[str, Counted]
+
+
+def count(records: Iterable[ImageRecord]) -> Counts:
+    """Count the training images."""
+    concepts: dict[str, Counted] = defaultdict(Counted)
+    sources: dict[str, Counted] = defaultdict(Counted)
+    for record in records:
+        sources[record.origin.dataset].add(record, len(record.regions))
+        for concept, number in Counter(region.concept for region in record.regions).items():
+            concepts[concept].add(record, number)
+    return Counts(dict(concepts), dict(sources))
+
+
+def concept_card(
+    info: CheckpointInfo, counts: Counts, labels: Mapping[tuple[str, str], Mapping[str, float | None]]
+) -> dict[str, Any]:
+    """What the model was trained to find, for a program to read.
+
+    Args:
+        info: Of the checkpoint; its ``concepts`` are listed.
+        counts: From ``count``.
+        labels: (source, concept) to ``ap50`` and ``absence_auroc`` on test images (``Tally.labels``).
+
+    Returns:
+        ``concepts``: of each ``concept``, ``label``, ``side``, ``name``, ``code`` (scheme, value, meaning; None where the tree
+        has none), ``n_train`` (regions), ``n_train_images``, ``sources``, ``licences``, ``modalities``, ``ap50`` and
+        ``presence_auroc``: means over the test sources, None where no test image could tell.
+    """
+    return {"format": 1, "concepts": [_concept(concept, counts, labels) for concept in info.concepts]}
+
+
+def model_card(
+    name: str, info: CheckpointInfo, collection: Collection, counts: Counts, figures: Mapping[str, Any],
+    about: Mapping[str, str], sha256: str,
+) -> str:  # fmt: skip
+    """The card for people.
+
+    Args:
+        name: Of the model.
+        info: Of its checkpoint.
+        collection: What it was trained on.
+        counts: From ``count``.
+        figures: What ``evaluate`` returned of test images, with ``intervals`` and ``intervals_by_modality`` if they are known.
+        about: More facts, such as ``command``, ``machine`` and versions, name to text.
+        sha256: Of the weight file.
+    """
+    parts = [
+        f"# {name}",
+        f"Finds in a medical image what a phrase names, or says that it is absent. It knows {len(info.concepts)} concepts in"
+        f" {len(info.modalities)} modalities ({', '.join(info.modalities)}); `{CONCEPT_CARD}` lists them with their figures.",
+        f'```bash\nmedglip ground {name} scan.png "left kidney; liver" --modality ct\n```',
+        "## What it must not be used for",
+        _NOT_FOR,
+        "## Data, licences and credits",
+        f"{collection.title} (`datasets/collections/{collection.name}.toml`), the patients in `train`."
+        + (_OPEN_ONLY if collection.redistributable else ""),
+        _table(("source", "images", "patients or groups", "regions", "licence"), _source_rows(counts)),
+        "\n".join(_credits(counts)),
+        "The image encoder began with the ImageNet weights of EfficientNet-Lite0 (Apache-2.0); the text encoder is"
+        " all-MiniLM-L6-v2 (Apache-2.0), not changed by training and not in these weights.",
+        "## Figures",
+        _figures(figures),
+        "## Limits",
+        _LIMITS.format(size=info.config["image"]["size"]),
+        "## Training",
+        _table(("fact", "value"), _training_rows(info, about, sha256)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_cards(folder: Path, name: str, info: CheckpointInfo, collection: Collection, counts: Counts,
+                judged: tuple[Mapping[str, Any], Mapping[tuple[str, str], Mapping[str, float | None]]],
+                about: Mapping[str, str]) -> None:  # fmt: skip
+    """Write both cards into the folder of shipped weights.
+
+    Args:
+        folder: With ``model.safetensors``.
+        name: As in ``model_card``; ``info``, ``collection``, ``counts`` and ``about`` too.
+        info: See there.
+        collection: See there.
+        counts: See there.
+        judged: Figures and figures of labels, as in ``model_card`` and ``concept_card``.
+        about: See there.
+    """
+    with (folder / WEIGHTS).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    text = model_card(name, info, collection, counts, judged[0], about, sha256)
+    (folder / MODEL_CARD).write_text(text, encoding="utf-8")
+    card = concept_card(info, counts, judged[1]) | {"model": name, "weights_sha256": sha256}
+    (folder / CONCEPT_CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _concept(concept: str, counts: Counts, labels: Mapping[tuple[str, str], Mapping[str, float | None]]) -> dict[str, Any]:
+    tree = label_tree()
+    label, side = tree.split(concept)
+    code = tree[label].codes.get("type")
+    seen = counts.concepts.get(concept, Counted())
+    mine = [values for (_, other), values in labels.items() if other == concept]
+    return {
+        "concept": concept, "label": label, "side": side, "name": tree.concept_name(concept),
+        "code": dict(zip(("scheme", "value", "meaning"), code, strict=True)) if code else None,
+        "n_train": seen.regions, "n_train_images": seen.images, "sources": sorted(seen.sources),
+        "licences": sorted(seen.licences), "modalities": sorted(seen.modalities), "ap50": _mean(mine, "ap50"),
+        "presence_auroc": _mean(mine, "absence_auroc"), "test_sources": sorted(s for s, other in labels if other == concept),
+    }  # fmt: skip
+
+
+def _mean(several: Sequence[Mapping[str, float | None]], name: str) -> float | None:
+    values = [value for one in several if (value := one.get(name)) is not None]
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _source_rows(counts: Counts) -> list[tuple[Any, ...]]:
+    return [
+        (name, one.images, len(one.groups), one.regions, "; ".join(sorted(one.licences)))
+        for name, one in sorted(counts.sources.items())
+    ]
+
+
+def _credits(counts: Counts) -> list[str]:
+    """A line a source: title, citation, page, and what else is known of its licence."""
+    lines = []
+    for name in sorted(counts.sources):
+        source = load_source(name)
+        said = [f"- **{name}**: {source.title}.", source.citation, f"<{source.page}>" if source.page else ""]
+        verdict = source_verdict(source)
+        said.append("" if verdict.allowed else f"Its licence {verdict.reason}.")
+        said.append("The marks were made by a model." if source.annotation == "machine" else "")
+        lines.append(" ".join(part for part in said if part))
+    return lines
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    """Tables of figures with intervals, of all images, of each modality and of each source."""
+    every = figures.get("intervals") or {}
+    rows = [(f"`{name}`", _with_interval(figures.get(name), every.get(name)), meaning) for name, meaning in _FIGURES.items()]
+    drawn = figures.get("bootstrap")
+    said = (
+        f"In brackets: {100 * drawn['level']:.0f} % intervals from {drawn['draws']} draws of whole patients; of few patients"
+        " they are too narrow."
+        if drawn
+        else "No intervals were worked out."
+    )
+    return "\n\n".join([
+        f"On {figures['images']} images of patients that training never saw, of the same sources, {figures['questions']}"
+        f" questions. Means over labels, then over sources, synthetic ones among them. {said}",
+        _table(("figure", "value", "is"), rows),
+        _parted("modality", figures),
+        _parted("source", figures),
+    ])  # fmt: skip
+
+
+def _parted(name: str, figures: Mapping[str, Any]) -> str:
+    """A row a modality or source."""
+    by, ends = figures.get(f"by_{name}") or {}, figures.get(f"intervals_by_{name}") or {}
+    rows = [
+        (value, one.get("questions", "not known"),
+         *(_with_interval(one.get(figure), (ends.get(value) or {}).get(figure)) for figure in _PARTED))
+        for value, one in sorted(by.items())
+    ]  # fmt: skip
+    return _table((name, "questions", *_PARTED), rows)
+
+
+def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else f"{value:.3f}"
+
+
+def _training_rows(info: CheckpointInfo, about: Mapping[str, str], sha256: str) -> list[tuple[str, Any]]:
+    trained = {key: value for key, value in info.trained.items() if isinstance(value, int | float | str)}
+    rows = [(key, f"`{value}`" if key == "command" else value) for key, value in {**about, **trained}.items()]
+    size, encoder, seed = info.config["image"]["size"], info.config["image"]["encoder"], info.config["train"]["seed"]
+    return [*rows, ("seed", seed), ("image encoder", f"{encoder}, {size} pixels"), ("SHA-256 of the weights", f"`{sha256}`")]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
