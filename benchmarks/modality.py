@@ -118,10 +118,12 @@ def work(job: Job) -> Run:
     """Train one model and judge it, told the right, a wrong and no modality."""
     from medglip.evaluate import evaluate
     from medglip.train import train
+    from medglip.train.folder import clear
 
     torch.set_num_threads(1)
     data = opened(job.dataset, divided=job.real)
     begun, used = time.monotonic(), time.process_time()
+    clear(job.out)
     best = train(job.config, [data], job.out, show=job.show, steps=job.steps, minutes=0, seed=job.seed, modality=WAYS[job.way])
     seconds, used = time.monotonic() - begun, time.process_time() - used
     grounder = Grounder.load(best)

@@ -21,13 +21,16 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -36,11 +39,13 @@ import torch
 from peers import caption, dino, dino_boxes, dino_labels, machine, normalised, parameters, swin_config
 from torch import Tensor, nn
 
+from medglip.errors import ModelError
 from medglip.model import build_model, load_config, make_prompt
 from medglip.model.dense import detect
 from medglip.model.encoders.remembered import Remembered
 from medglip.model.losses import Target, grounding_loss
-from medglip.model.weights import MINILM_TOKENIZER, find_weights
+from medglip.model.shipped import MINILM
+from medglip.model.weights import MINILM_WEIGHTS, find_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("lite", "swin_tiny")
@@ -60,7 +65,7 @@ Run = Callable[[], None]
 
 @dataclass(frozen=True)
 class Row:
-    """What is run: ``what`` (ground, cached, step, step_anew or rate), by which system, how large, and on what."""
+    """What is run: ``what`` (ground, cached, step, step_anew or rate), by which system, how large, on what, and how."""
 
     what: str
     system: str
@@ -68,6 +73,8 @@ class Row:
     size: int
     device: str
     compiled: bool = False
+    half: bool | None = None  # bf16 autocast; None: where it runs on CUDA and is no `ground` row
+    channels_last: bool = True
 
     @property
     def learns(self) -> bool:
@@ -85,12 +92,17 @@ def truth(size: int) -> tuple[Tensor, Tensor]:
 def pictures(row: Row) -> Tensor:
     """(B, 3, S, S) in [0, 1]."""
     images = torch.rand(row.batch, 3, row.size, row.size, generator=torch.Generator().manual_seed(SEED))
-    return images.to(row.device).contiguous(memory_format=torch.channels_last)
+    return images.to(row.device).contiguous(memory_format=layout(row))
+
+
+def layout(row: Row) -> torch.memory_format:
+    """How images and weights of convolutions lie in memory."""
+    return torch.channels_last if row.channels_last else torch.contiguous_format
 
 
 def ready(model: nn.Module, row: Row) -> nn.Module:
     """The model on its device and in its mode."""
-    model = model.to(row.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(row.device).to(memory_format=layout(row))  # type: ignore[call-overload]
     return model.train(row.learns)
 
 
@@ -112,9 +124,30 @@ def configured(name: str, size: int) -> dict[str, Any]:
     if "/" in config["image"]["encoder"]:
         config["image"] |= {"encoder": "config", "config": {"model_type": "swin", **SWIN_T}}
     if "/" in config["text"]["encoder"]:
-        folder = str(find_weights(MINILM_TOKENIZER).parent)  # the tokenizer of bert-base-uncased
-        config["text"] |= {"encoder": "config", "config": {"model_type": "bert"}, "folder": folder}
+        config["text"] |= {"encoder": "config", "config": {"model_type": "bert"}, "folder": bert_tokenizer().name}
+    elif not has_minilm():
+        config["text"]["weights"] = "packed"
     return config
+
+
+@cache
+def bert_tokenizer() -> "tempfile.TemporaryDirectory[str]":
+    """A folder with the tokenizer of bert-base-uncased, which MiniLM has too, as transformers reads it."""
+    folder = tempfile.TemporaryDirectory()
+    shutil.copy(MINILM / "tokenizer.json", folder.name)
+    words = {f"{name}_token": f"[{name.upper()}]" for name in ("mask", "pad", "cls", "sep", "unk")}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512, **words}
+    (Path(folder.name) / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def has_minilm() -> bool:
+    """Whether the published weights of MiniLM are here; the 8-bit copy inside medglip always is."""
+    try:
+        find_weights(MINILM_WEIGHTS)
+    except ModelError:
+        return False
+    return True
 
 
 def ours(row: Row) -> tuple[nn.Module, Run]:
@@ -178,10 +211,10 @@ def prepared(row: Row) -> tuple[nn.Module, Run]:
     """The model of a row, and what runs it once."""
     torch.manual_seed(SEED)
     model, run = (ours if row.system in OURS else theirs)(row)
-    half = row.device == "cuda" and row.what not in ("ground", "cached")
+    half = row.device == "cuda" and row.what not in ("ground", "cached") if row.half is None else row.half
 
     def once() -> None:
-        with torch.autocast("cuda", torch.bfloat16) if half else nullcontext(), torch.set_grad_enabled(row.learns):
+        with torch.autocast(row.device, torch.bfloat16) if half else nullcontext(), torch.set_grad_enabled(row.learns):
             run()
         if row.device == "cuda":
             torch.cuda.synchronize()

@@ -5,14 +5,15 @@ Usage: scripts/bench peers     (builds each in a small size, runs it once forwar
 They run as their libraries have them. Three things are known of transformers' losses and left alone: the encoder's box
 terms have no gradient, so that the heads which select queries do not learn; token targets are wrong in batches of three
 images and more, and of two with different numbers of phrases (an offset is not summed up); ids of separators are those of
-bert-base-uncased. MONAI's detector asks ``isinstance(matcher, torchvision's Matcher)``; without torchvision that fails, so
-the method is overridden, as its own message proposes, and calls MONAI's ATSS matcher alone.
+bert-base-uncased. ``mended`` gives a model a loss without the first two; weights, matching, terms and everything that the
+model computes on the way to its boxes stay transformers'. MONAI's detector asks ``isinstance(matcher, torchvision's Matcher)``;
+without torchvision that fails, so the method is overridden, as its own message proposes, and calls MONAI's ATSS matcher alone.
 """
 
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,6 +118,58 @@ def dino(kind: str, backbone: Any, text: Any, **sizes: Any) -> nn.Module:
     return getattr(transformers, f"{name}ForObjectDetection")(config)
 
 
+def mended(model: nn.Module) -> nn.Module:
+    """The same model with two defects of its loss mended.
+
+    First, the terms of the encoder's proposals (``_enc``) are computed from what selected them: the scores of the encoder's
+    features against the fused text, and their boxes with gradient. The library takes the learned start of the decoder's
+    queries against the text before fusion, and detached boxes, so that ``enc_output``, ``enc_output_norm`` and
+    ``encoder_output_bbox_embed`` never learn. Second, the token targets of an image are read from its own label map; the
+    library looks them up in all maps joined, at an offset that is not summed up. Nothing else is changed.
+    """
+    from transformers.loss.loss_for_object_detection import _set_aux_loss
+    from transformers.loss.loss_grounding_dino import GroundingDinoHungarianMatcher, GroundingDinoImageLoss
+
+    class ImageLoss(GroundingDinoImageLoss):
+        def _get_target_classes_one_hot(self, outputs: Any, targets: Any, indices: Any) -> Tensor:
+            wanted = torch.zeros_like(outputs["logits"], dtype=torch.long)
+            for row, (target, (query, place)) in enumerate(zip(targets, indices, strict=True)):
+                tokens = outputs["label_maps"][row][target["class_labels"][place]]
+                wanted[row, query] = tokens.to(torch.long)
+            return wanted
+
+    kept: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, given: Any, output: Any) -> None:
+        kept.update(scores=output.enc_outputs_class, boxes=output.enc_outputs_coord_logits)
+
+    def loss(logits: Tensor, labels: Any, device: Any, pred_boxes: Tensor, config: Any, *read: Any, **given: Any) -> Any:
+        costs = {name: getattr(config, name) for name in ("class_cost", "bbox_cost", "giou_cost")}
+        terms = ["labels", "boxes", "cardinality"]
+        criterion = ImageLoss(GroundingDinoHungarianMatcher(**costs), config.focal_alpha, terms).to(device)
+        texts = dict(zip(("label_maps", "text_mask"), read, strict=True))
+        outputs = {"logits": logits, "pred_boxes": pred_boxes, **texts}
+        layers = _set_aux_loss(given["outputs_class"], given["outputs_coord"]) if config.auxiliary_loss else None
+        if layers is not None:
+            outputs["auxiliary_outputs"] = [{**layer, **texts} for layer in layers]
+        found = criterion(outputs, labels)
+        scores, boxes = kept.pop("scores"), kept.pop("boxes")
+        best = scores.max(-1).values.topk(config.num_queries, dim=1).indices.unsqueeze(-1)
+        proposals = {
+            "logits": scores.gather(1, best.expand(-1, -1, scores.shape[-1])),
+            "pred_boxes": boxes.gather(1, best.expand(-1, -1, 4)).sigmoid(),
+        }
+        found |= {f"{name}_enc": value for name, value in criterion({**proposals, **texts}, labels).items()}
+        weights = {"ce": 2.0, "bbox": config.bbox_loss_coefficient, "giou": config.giou_loss_coefficient}
+        # Names are loss_TERM, loss_TERM_LAYER and loss_TERM_enc; the cardinality has no weight.
+        weighted = [value * weights[name.split("_")[1]] for name, value in found.items() if name.startswith("loss_")]
+        return torch.stack(weighted).sum(), found, layers
+
+    model.model.register_forward_hook(keep)  # type: ignore[union-attr]
+    model.loss_function = loss  # type: ignore[assignment]
+    return model
+
+
 def swin_of(model: nn.Module) -> nn.Module:
     """The image encoder inside a Grounding DINO."""
     return model.model.backbone.conv_encoder.model  # type: ignore[union-attr, return-value]
@@ -207,8 +260,16 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load_at_start": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "monai", "numpy")},
+        **{name: installed(name) for name in ("torch", "transformers", "monai", "numpy")},
     }
+
+
+def installed(package: str) -> str | None:
+    """The version of a package; None where it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def main() -> None:
@@ -221,14 +282,17 @@ def main() -> None:
     images = torch.rand(2, 3, 128, 128)
     asked = caption([["left lung", "liver"]] * 2, lambda phrase: [2000 + len(word) for word in phrase.split()])
     truth = [dino_labels(torch.tensor([[10.0, 20.0, 60.0, 90.0]]), torch.tensor([[True, False]]), 128)] * 2
-    for kind in ("grounding_dino", "mm_grounding_dino"):
+    for kind in ("grounding_dino", "mm_grounding_dino", "mm_grounding_dino mended"):
         small = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "num_queries": 20, "encoder_attention_heads": 2,
                  "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}  # fmt: skip
-        model = dino(kind, swin_config((2, 3, 4), **sizes), text, **small)
+        model = dino(kind.removesuffix(" mended"), swin_config((2, 3, 4), **sizes), text, **small)
+        model = mended(model) if kind.endswith("mended") else model
         output = model(pixel_values=normalised(images), **asked.inputs, labels=truth)
         output.loss.backward()
         boxes, scores = dino_boxes(output, asked, 2, 128)
+        idle = sorted(name for name, value in model.named_parameters() if value.requires_grad and value.grad is None)
         print(kind, parameters(model), "loss", round(output.loss.item(), 3), tuple(boxes.shape), tuple(scores.shape))
+        print("  without gradient:", ", ".join(idle) or "none")
     detector = retinanet(swin_config((2, 3, 4), **sizes), 3, 32)
     losses = detector(images, [{"boxes": torch.tensor([[20.0, 10.0, 90.0, 60.0]]), "labels": torch.tensor([1])}] * 2)
     torch.stack(list(losses.values())).sum().backward()
