@@ -41,9 +41,11 @@ label = "tumor"
 [part.labels]
 "tumor" = "breast tumor"
 """
-# Parts of a few cases, so that there are several; large outcomes, for these tests, are those of some kilobytes.
+# Parts of a few cases, so that there are several. Tests that a shell runs in the background inherit a Ctrl-C that is ignored.
 DRIVER = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import medglip.curate.plan as plan
 plan.CASES_PER_PART = {cases_per_part}
 sys.argv = ["medglip", "convert", *{arguments!r}]
