@@ -6,9 +6,9 @@ Writes benchmarks/results/few_shot.json after every training, and goes on where 
 
 In the form of GLIP's tables (arXiv 2112.03857, section 5.2): what learns by shots, means over the sources, and mean and
 standard error over seeds, which choose the shots. Without --sources: those that medglip-bench holds out, where they are there
-(MEDGLIP_REAL_DATA). A quarter of each source's patients is tested on; shots are images of the others; of a source with fewer
-images than asked all are taken. Each source is learned on its own from the checkpoint, with its recipe, at --rate times its
-learning rate, for --steps. 0 shots is the checkpoint as it is.
+(MEDGLIP_REAL_DATA). CHECKPOINT may be `lite`, with sources that its card does not name. A quarter of each source's patients is
+tested on; shots are images of the others; of a source with fewer images than asked all are taken. Each source is learned on its
+own from the checkpoint, with its recipe, at --rate times its learning rate, for --steps. 0 shots is the checkpoint as it is.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from modality import earlier_runs, write, written
 from peers import machine
 
 from medglip.demo import opened
+from medglip.model.shipped import checkpoint_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("ap50", "acc50", "found", "absence_auroc")
@@ -140,7 +141,7 @@ def missing(asked: argparse.Namespace, found: Mapping[str, Path], runs: Sequence
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint that has not seen the sources")
+    parser.add_argument("checkpoint", type=checkpoint_folder, help="a checkpoint that has not seen the sources")
     parser.add_argument("--sources", nargs="+")
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 1, 3, 5, 10, 100])
     parser.add_argument("--ways", nargs="+", default=["all", "head", "prompt"], help="values of train.learn")

@@ -1,7 +1,8 @@
 """The whole main job in one run: convert, train, measure, ground, ask, report, and a page that shows it all.
 
 Phantoms by default, real sources with ``real``. Two models are trained side by side, one core each: with and without
-modality conditioning. Nothing here is faked: every figure of the page is measured on held-out patients.
+modality conditioning; or, fast, the model shipped with medglip is judged on new phantoms. Nothing here is faked: every figure
+of the page is measured on held-out patients.
 """
 
 import json
@@ -21,11 +22,13 @@ from rich.console import Console
 from medglip import store
 from medglip.curate import Conversion, convert, source_names
 from medglip.errors import InputError, ModelError
+from medglip.model.shipped import checkpoint_folder
 from medglip.progress import Bars, Step, bar
 from medglip.store.groups.divided import Divided
 from medglip.store.pages.preview import preview
 
 PHANTOM_CASES, PHANTOM_MINUTES = 40, 7.5
+FAST_CASES, SHIPPED = 8, "lite"
 REAL_MINUTES = 14.0
 PAGE, SUMMARY = "index.html", "summary.json"
 RUN, RUN_WITHOUT = "run", "run_without_modality"
@@ -72,7 +75,7 @@ class Clock:
 
 
 def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = None, steps: int = 0, cases: int = 0,
-             seed: int = 0, console: Console | None = None) -> Path:  # fmt: skip
+             seed: int = 0, fast: bool = False, console: Console | None = None) -> Path:  # fmt: skip
     """Run the main job from files to a page.
 
     Args:
@@ -80,39 +83,43 @@ def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = 
         real: Folder of source folders (``us-busi`` for the source ``us_busi``); None for phantoms.
         minutes: Wall time of the training; both models train at the same time.
         steps: Train for so many steps instead, whatever time they take: the same figures on a busy machine.
-        cases: Phantom cases per modality; 0 for 40.
+        cases: Phantom cases per modality; 0 for 40, or 8 where ``fast``.
         seed: Of phantoms, training and questions.
+        fast: Train no model: judge the one shipped with medglip, on phantoms that it has not seen.
         console: Where progress is shown.
 
     Returns:
         The page, ``folder/index.html``; beside it ``summary.json``, ``dataset/`` and the checkpoint ``run/best/``.
 
     Raises:
-        InputError: the folder holds another run, or ``real`` holds no source that medglip knows.
+        InputError: the folder holds another run, ``real`` holds no source that medglip knows, or ``fast`` is asked of real
+            sources, some of which the shipped model was trained on.
+        ModelError: ``fast``, and this build has no shipped model.
     """
     from medglip.demo_page import write_page
 
-    length = {"steps": steps, "minutes": 0.0} if steps else {"minutes": minutes or _usual_minutes(real)}
-    _claim(folder, {"real": real is not None, "cases": cases or PHANTOM_CASES, **length, "seed": seed})
+    length: dict[str, Any] = {"steps": steps, "minutes": 0.0} if steps else {"minutes": minutes or _usual_minutes(real)}
+    if fast:
+        _check_fast(real)
+        length = {"fast": True}
+    cases = cases or (FAST_CASES if fast else PHANTOM_CASES)
+    _claim(folder, {"real": real is not None, "cases": cases, **length, "seed": seed})
     clock = Clock()
     with bar(console or Console(stderr=True)) as bars:
         with clock.stage("convert"):
-            _write_dataset(folder, real, cases or PHANTOM_CASES, seed, bars)
-        with clock.stage("train and evaluate"):
-            config = "lite" if real is None else "lite_finetune"
-            plan: dict[str, Any] = {**length, "seed": seed}
-            jobs = [
-                Job(folder / "dataset", real is not None, folder / RUN, config, plan),
-                Job(folder / "dataset", real is not None, folder / RUN_WITHOUT, config, plan | {"modality": []}),
-            ]
-            _side_by_side([job for job in jobs if not (job.out / "figures.json").is_file()], bars)
-        figures = {job.out.name: json.loads((job.out / "figures.json").read_text()) for job in jobs}
-        data = opened(folder / "dataset", divided=real is not None)
+            _write_dataset(folder, real, cases, seed, bars)
+        data = opened(folder / "dataset", divided=fast or real is not None)
+        with clock.stage("evaluate" if fast else "train and evaluate"):
+            if fast:
+                figures = {RUN: _judge_shipped(folder / RUN, data, bars.step("shipped model"))}
+            else:
+                figures = _train_and_judge(_jobs(folder, real, {**length, "seed": seed}), bars)
         with clock.stage("questions and reports"):
-            language = _learn_language(folder / RUN / "best", data, seed, bars.step("questions"))
+            language = (_ask if fast else _learn_language)(folder / RUN / "best", data, seed, bars.step("questions"))
         if real is not None:
             with clock.stage("untrained model"):
-                figures["untrained"] = _untrained(jobs[0], data, bars.step("untrained model"))
+                job = _jobs(folder, real, {**length, "seed": seed})[0]
+                figures["untrained"] = _untrained(job, data, bars.step("untrained model"))
         with clock.stage("pictures and pages"):
             preview(store.open(folder / "dataset"))
             summary = _summary(figures, language, data, clock)
@@ -125,6 +132,16 @@ def run_demo(folder: Path, *, real: Path | None = None, minutes: float | None = 
 
 def _usual_minutes(real: Path | None) -> float:
     return PHANTOM_MINUTES if real is None else REAL_MINUTES
+
+
+def _check_fast(real: Path | None) -> None:
+    """Refuse what a demo without training cannot show."""
+    if real is not None:
+        raise InputError(
+            "A fast demo of real sources would judge the shipped model on patients that it was trained on; leave --fast out, "
+            f"or convert your own images and run `medglip evaluate {SHIPPED} DATASET --split all`."
+        )
+    checkpoint_folder(SHIPPED)
 
 
 def opened(dataset: Path, *, divided: bool) -> Data:
@@ -175,6 +192,29 @@ def _show_case(step: Step, counts: Conversion) -> None:
 
 def _remove_leftovers(archive: Path) -> None:
     shutil.rmtree(archive, ignore_errors=True)
+
+
+def _jobs(folder: Path, real: Path | None, plan: dict[str, Any]) -> list[Job]:
+    """The training with modality conditioning, and the one without."""
+    config = "lite" if real is None else "lite_finetune"
+    return [
+        Job(folder / "dataset", real is not None, folder / RUN, config, plan),
+        Job(folder / "dataset", real is not None, folder / RUN_WITHOUT, config, plan | {"modality": []}),
+    ]
+
+
+def _train_and_judge(jobs: list[Job], bars: Bars) -> dict[str, Any]:
+    """Figures of each job, by the name of its folder; what was judged already is not trained again."""
+    _side_by_side([job for job in jobs if not (job.out / "figures.json").is_file()], bars)
+    return {job.out.name: json.loads((job.out / "figures.json").read_text()) for job in jobs}
+
+
+def _judge_shipped(run: Path, data: Data, progress: Callable[..., None]) -> dict[str, Any]:
+    """Copy the shipped model into the run, as a training would leave it there, and judge it on test patients."""
+    from medglip.evaluate import evaluate
+
+    shutil.copytree(checkpoint_folder(SHIPPED), run / "best", dirs_exist_ok=True)
+    return evaluate(run / "best", [data], split="test", progress=progress)
 
 
 def _side_by_side(jobs: list[Job], bars: Bars) -> None:
@@ -251,6 +291,18 @@ def _learn_language(checkpoint: Path, data: Data, seed: int, progress: Callable[
     }
 
 
+def _ask(checkpoint: Path, data: Data, seed: int, progress: Callable[..., None]) -> dict[str, Any]:
+    """Look at every test image once, and measure the answers and reports of a checkpoint that has learned them."""
+    from medglip.language import VQA, Reporter, observe_dataset
+    from medglip.language.vqa_training import measure_vqa
+
+    vqa = VQA.load(checkpoint)
+    reporter = Reporter.load(checkpoint, vqa.grounder)
+    observations = observe_dataset(vqa.grounder, data, vqa.vocabulary, "test", progress)
+    figures = measure_vqa(vqa, reporter.bands, [data], observations, seed)
+    return {**figures, "observations": observations, "reporter": reporter}
+
+
 def _untrained(job: Job, data: Data, progress: Callable[..., None]) -> dict[str, Any]:
     """The figures of the same model before its first step: what pretrained encoders alone give."""
     from medglip.evaluate import evaluate
@@ -268,20 +320,20 @@ def _untrained(job: Job, data: Data, progress: Callable[..., None]) -> dict[str,
 
 def _summary(figures: dict[str, Any], language: dict[str, Any], data: Data, clock: Clock) -> dict[str, Any]:
     """What ``summary.json`` holds: figures on held-out patients."""
-    main, without = figures[RUN], figures[RUN_WITHOUT]
+    main, without = figures[RUN], figures.get(RUN_WITHOUT)
     summary = {
         **{name: main[name] for name in _GROUNDING_FIGURES},
         "ap50_by_modality": {name: one["ap50"] for name, one in main["by_modality"].items()},
         "ap50_by_source": {name: one["ap50"] for name, one in main["by_source"].items()},
         "ap50_by_level": {name: one["ap50"] for name, one in main["by_level"].items()},
-        "ap50_without_modality": without["ap50"],
-        "ap50_by_modality_without_modality": {name: one["ap50"] for name, one in without["by_modality"].items()},
-        "acc50_without_modality": without["acc50"],
-        "absence_auroc_without_modality": without["absence_auroc"],
         **{name: language.get(name) for name in _LANGUAGE_FIGURES},
         "images_by_split": {split: len(data.ids(split)) for split in ("train", "val", "test")},
         "seconds": round(sum(clock.seconds.values()), 1),
     }
+    if without is not None:
+        summary |= {f"{name}_without_modality": without[name] for name in ("ap50", "acc50", "absence_auroc")}
+        by_modality = {name: one["ap50"] for name, one in without["by_modality"].items()}
+        summary["ap50_by_modality_without_modality"] = by_modality
     if "untrained" in figures:
         summary["ap50_untrained"] = figures["untrained"]["ap50"]
         summary["found_untrained"] = figures["untrained"]["found"]

@@ -31,18 +31,21 @@ def write_page(folder: Path, data: "Data", summary: Mapping[str, Any], figures: 
     shown = [_shown(data, record, observations, reporter) for record in _typical(records, recalls)]
     worst = sorted((r for r in records if r.id in recalls), key=lambda r: (recalls[r.id], r.id))[:WORST]
     told = _most_told(records, observations, reporter)
-    real = "untrained" in figures
+    real, log = "untrained" in figures, folder / "run" / "metrics.jsonl"
+    without = figures.get("run_without_modality")
+    trained = log.read_text(encoding="utf-8").splitlines() if without else []
     facts = DemoFacts(
         title="medglip on real images" if real else "medglip demo",
-        summary=_sentence(data, real),
+        summary=_sentence(data, real, bool(trained)),
         headline={"AP50": summary["ap50"], "Acc@0.5": summary["acc50"], "absence AUROC": summary["absence_auroc"],
-                  "AP50 without modality": summary["ap50_without_modality"], "VQA accuracy": summary["vqa_accuracy"],
-                  "VQA, question alone": summary["vqa_accuracy_without_boxes"],
+                  **({"AP50 without modality": summary["ap50_without_modality"]} if without else {}),
+                  "VQA accuracy": summary["vqa_accuracy"],
+                  **({"VQA, question alone": summary["vqa_accuracy_without_boxes"]} if without else {}),
                   **({"AP50 untrained": summary["ap50_untrained"]} if real else {})},
         dataset=_dataset_rows(data),
-        metrics=[json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()],
+        metrics=[json.loads(line) for line in trained],
         evaluation=figures["run"],
-        evaluation_without=figures["run_without_modality"],
+        evaluation_without=without,
         vqa={name: value for name, value in language.items() if name not in ("observations", "reporter")},
         overlays=shown,
         worst=[_shown(data, record, observations, reporter) for record in worst],
@@ -61,9 +64,14 @@ def write_page(folder: Path, data: "Data", summary: Mapping[str, Any], figures: 
     return demo_page(facts, folder / "index.html")
 
 
-def _sentence(data: "Data", real: bool) -> str:
+def _sentence(data: "Data", real: bool, trained: bool) -> str:
     counts = ", ".join(f"{len(data.ids(split))} {split}" for split in ("train", "val", "test"))
     kind = "real images of the sources below" if real else "synthetic phantoms of seven modalities"
+    if not trained:
+        return (
+            f"The model shipped with medglip, which has seen none of them, on {kind}; measured on {len(data.ids('test'))} of "
+            f"{len(data.ids())} images."
+        )
     return f"Converted, trained, measured and reported on {kind}: {counts} images, split by patient."
 
 
@@ -99,11 +107,9 @@ def _recall(record: ImageRecord, seen: Observation, reporter: Reporter) -> float
 
 def _grounded(seen: Observation, reporter: Reporter) -> tuple[Region, ...]:
     """The regions that `medglip ground` would give for every concept searched for."""
-    info = reporter.grounder.info
+    score, presence = reporter.grounder.info.thresholds_of(seen.view.modality)
     return tuple(
-        region
-        for region in seen.regions
-        if (region.score or 0.0) >= info.score_threshold and seen.presence[region.concept] >= info.presence_threshold
+        region for region in seen.regions if (region.score or 0.0) >= score and seen.presence[region.concept] >= presence
     )
 
 

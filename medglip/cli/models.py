@@ -1,5 +1,6 @@
-"""Commands that use a model: ground, ask, report."""
+"""Commands that use a model, or show its card: ground, ask, report, card."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def ground(
 ) -> None:
     """Find the regions that phrases name, or say that they are absent.
 
-    Example: medglip ground demo/run/best scan.dcm "left kidney; liver lesion" --overlay found.png
+    Example: medglip ground lite scan.dcm "left kidney; liver lesion" --overlay found.png
     """
     from medglip.deliver import answers
 
@@ -46,7 +47,7 @@ def ask(
 ) -> None:
     """Answer a question about an image from the regions found in it, or abstain.
 
-    Example: medglip ask demo/run/best scan.dcm "Is there a liver lesion?"
+    Example: medglip ask lite scan.dcm "Is there a liver lesion?"
     """
     from medglip.deliver import answers
 
@@ -68,10 +69,25 @@ def report(
 ) -> None:
     """Write a report whose sentences cite the regions found (templates, said to be templates).
 
-    Example: medglip report demo/run/best scan.dcm --to html --out report.html
+    Example: medglip report lite scan.dcm --to html --out report.html
     """
     from medglip.deliver import answers
 
     if to not in ("text", "json", "html"):
         raise InputError(f"--to is {to!r}; allowed: text, json, html.")
     typer.echo(answers.report(checkpoint, answers.opened(image, modality, slice_), to, file))
+
+
+@app.command()
+def card(checkpoint: Checkpoint, as_json: Json = False) -> None:
+    """Print the card of a model: data, licences, figures, where it fails; --json: every concept that it knows.
+
+    Example: medglip card lite
+    """
+    page, concepts = checkpoint / "README.md", checkpoint / "concepts.json"
+    if not page.is_file() or not concepts.is_file():
+        raise InputError(f"Checkpoint {checkpoint} has no card (README.md and concepts.json); a shipped model has one: lite.")
+    if as_json:
+        print_json(json.loads(concepts.read_text(encoding="utf-8")))
+    else:
+        typer.echo(page.read_text(encoding="utf-8"))

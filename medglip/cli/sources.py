@@ -15,14 +15,17 @@ def demo(
     minutes: Annotated[float | None, typer.Option(help="Wall time of each training; default 7.5, with --real 14.")] = None,
     cases: Annotated[int, typer.Option(help="Phantom cases per modality.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of phantoms and training.")] = 0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Train nothing: the model shipped with medglip, on new phantoms.")
+    ] = False,
 ) -> None:
     """The whole job on a CPU in minutes, ending in one page: convert, train, evaluate, ground, ask, report.
 
-    Example: medglip demo demo/
+    Example: medglip demo demo/; in a minute or two, without training: medglip demo demo/ --fast
     """
     from medglip.demo import run_demo
 
-    page = run_demo(folder, real=real, minutes=minutes, cases=cases, seed=seed, console=err)
+    page = run_demo(folder, real=real, minutes=minutes, cases=cases, seed=seed, fast=fast, console=err)
     typer.echo(f"page: {page}\nsummary: {page.parent / 'summary.json'}\ncheckpoint: {page.parent / 'run' / 'best'}")
 
 

@@ -20,7 +20,7 @@ def train(
     run: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoints, metrics.jsonl, config.toml, run.json.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in RUN stopped.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace the run that RUN holds.")] = False,
-    start: Annotated[Path | None, typer.Option("--from", help="Begin with the weights of this checkpoint.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Checkpoint to begin with, or lite: shipped.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Fit the schedule to this wall time.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the configuration's.")] = None,
@@ -37,6 +37,8 @@ def train(
     Example: medglip train lite busi/ --out runs/busi --minutes 10
 
     medglip train lite busi/ kvasir/ --out runs/both --set batch=4 --set accumulate=4 --set 'modality=["film"]'
+
+    medglip train lite_shipped busi/ --out runs/from_lite --from lite --minutes 5
 
     medglip train lite busi/ --out runs/busi --resume
 

@@ -10,11 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from medglip.curate.collections import Collection, source_verdict
 from medglip.curate.grammar import load_source
 from medglip.deliver.shipping import WEIGHTS
+from medglip.evaluate.bootstrap import every_interval
+from medglip.evaluate.tally import Tally
 from medglip.model.checkpoints import CheckpointInfo
 from medglip.records.labels import label_tree
 from medglip.records.record import ImageRecord
@@ -30,6 +34,17 @@ _FIGURES = {
     "false_positives_per_image": "boxes shown that are on nothing of that name, an image",
 }
 _PARTED = ("ap50", "acc50", "absence_auroc")
+# Figure of answers and reports -> what it is.
+_LANGUAGE = {
+    "vqa_accuracy": "answers right, from the boxes found",
+    "vqa_accuracy_with_truth_boxes": "from the marked boxes",
+    "vqa_accuracy_without_boxes": "by a head that sees the question alone",
+    "vqa_majority": "by the most frequent answer",
+    "report_precision": "statements of reports that are true",
+    "report_recall": "findings that reports tell",
+}
+SYNTHETIC = "phantom"  # the source of synthetic images
+_WELL, _BADLY, _NAMED = 0.5, 0.1, 30  # AP50 from which a label is found, below which it is missed; labels named a source
 _LIMITS = """- Trained on few images, of which the synthetic ones look like drawings. Images of other scanners, hospitals and
   populations than those above were not tested.
 - Images are shrunk to {size} pixels: what is smaller than a few of those pixels is not found.
@@ -45,6 +60,23 @@ diagnosis, treatment, triage, screening, or any other decision about a patient, 
 research and teaching: to try medglip without training, and to begin a training of your own with."""
 _OPEN_ONLY = """ Sources whose licence forbids commercial use or changed copies, binds them to its own terms, or was checked by
 nobody are left out; that file says which of those at hand, and why."""
+
+
+class Judged(NamedTuple):
+    """How a model did on test images.
+
+    Attributes:
+        real: Figures of real images: those of ``Tally.figures``, ``images``, ``questions``, ``by_modality`` and ``by_source``,
+            and what ``every_interval`` gives; empty where there are none.
+        synthetic: The same of synthetic images.
+        labels: (source, concept) to ``ap50`` and ``absence_auroc`` (``Tally.labels``).
+        language: Figures of answers and reports (``train_vqa``); empty where there are none.
+    """
+
+    real: Mapping[str, Any]
+    synthetic: Mapping[str, Any]
+    labels: Mapping[tuple[str, str], Mapping[str, float | None]]
+    language: Mapping[str, Any]
 
 
 @dataclass
@@ -96,6 +128,33 @@ def count(records: Iterable[ImageRecord]) -> Counts:
     return Counts(dict(concepts), dict(sources))
 
 
+def judged(tally: Tally, language: Mapping[str, Any], draws: int = 1000, seed: int = 0) -> Judged:
+    """The figures of a card, of real and of synthetic test images apart.
+
+    Args:
+        tally: Of the answers to all test questions.
+        language: As in ``Judged``.
+        draws: Of patients, for intervals.
+        seed: Of the draws.
+    """
+    synthetic = np.array([case.source == SYNTHETIC for case in tally.cases], bool)
+    figures = [_figures_of(tally.part(chosen), draws, seed) for chosen in (~synthetic, synthetic)]
+    return Judged(figures[0], figures[1], tally.labels(), language)
+
+
+def _figures_of(tally: Tally, draws: int, seed: int) -> dict[str, Any]:
+    """The figures of some cases, their parts and intervals; none of none."""
+    if not tally.cases:
+        return {}
+    return {
+        **tally.figures(),
+        **{f"by_{name}": {value: part.figures() | {"questions": len(part.cases)} for value, part in tally.by(name).items()}
+           for name in ("modality", "source")},
+        "images": len({case.image for case in tally.cases}), "questions": len(tally.cases),
+        **every_interval(tally, draws, seed),
+    }  # fmt: skip
+
+
 def concept_card(
     info: CheckpointInfo, counts: Counts, labels: Mapping[tuple[str, str], Mapping[str, float | None]]
 ) -> dict[str, Any]:
@@ -115,7 +174,7 @@ def concept_card(
 
 
 def model_card(
-    name: str, info: CheckpointInfo, collection: Collection, counts: Counts, figures: Mapping[str, Any],
+    name: str, info: CheckpointInfo, collection: Collection, counts: Counts, judged: Judged,
     about: Mapping[str, str], sha256: str,
 ) -> str:  # fmt: skip
     """The card for people.
@@ -125,7 +184,7 @@ def model_card(
         info: Of its checkpoint.
         collection: What it was trained on.
         counts: From ``count``.
-        figures: What ``evaluate`` returned of test images, with ``intervals`` and ``intervals_by_modality`` if they are known.
+        judged: How it did on test images.
         about: More facts, such as ``command``, ``machine`` and versions, name to text.
         sha256: Of the weight file.
     """
@@ -143,8 +202,11 @@ def model_card(
         "\n".join(_credits(counts)),
         "The image encoder began with the ImageNet weights of EfficientNet-Lite0 (Apache-2.0); the text encoder is"
         " all-MiniLM-L6-v2 (Apache-2.0), not changed by training and not in these weights.",
-        "## Figures",
-        _figures(figures),
+        *_figures("real", judged.real),
+        *_figures("synthetic", judged.synthetic),
+        "## Where it works and where it fails",
+        _failures(info, judged, counts),
+        *_language(judged.language),
         "## Limits",
         _LIMITS.format(size=info.config["image"]["size"]),
         "## Training",
@@ -154,8 +216,7 @@ def model_card(
 
 
 def write_cards(folder: Path, name: str, info: CheckpointInfo, collection: Collection, counts: Counts,
-                judged: tuple[Mapping[str, Any], Mapping[tuple[str, str], Mapping[str, float | None]]],
-                about: Mapping[str, str]) -> None:  # fmt: skip
+                judged: Judged, about: Mapping[str, str]) -> None:  # fmt: skip
     """Write both cards into the folder of shipped weights.
 
     Args:
@@ -164,14 +225,14 @@ def write_cards(folder: Path, name: str, info: CheckpointInfo, collection: Colle
         info: See there.
         collection: See there.
         counts: See there.
-        judged: Figures and figures of labels, as in ``model_card`` and ``concept_card``.
+        judged: How it did on test images.
         about: See there.
     """
     with (folder / WEIGHTS).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    text = model_card(name, info, collection, counts, judged[0], about, sha256)
+    text = model_card(name, info, collection, counts, judged, about, sha256)
     (folder / MODEL_CARD).write_text(text, encoding="utf-8")
-    card = concept_card(info, counts, judged[1]) | {"model": name, "weights_sha256": sha256}
+    card = concept_card(info, counts, judged.labels) | {"model": name, "weights_sha256": sha256}
     (folder / CONCEPT_CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -215,24 +276,64 @@ def _credits(counts: Counts) -> list[str]:
     return lines
 
 
-def _figures(figures: Mapping[str, Any]) -> str:
-    """Tables of figures with intervals, of all images, of each modality and of each source."""
+def _figures(kind: str, figures: Mapping[str, Any]) -> list[str]:
+    """Tables of figures with intervals: of all images of a kind, of each modality and of each source."""
+    if not figures:
+        return [f"## Figures on {kind} images", f"No {kind} image was tested."]
     every = figures.get("intervals") or {}
     rows = [(f"`{name}`", _with_interval(figures.get(name), every.get(name)), meaning) for name, meaning in _FIGURES.items()]
     drawn = figures.get("bootstrap")
     said = (
         f"In brackets: {100 * drawn['level']:.0f} % intervals from {drawn['draws']} draws of whole patients; of few patients"
-        " they are too narrow."
+        " they are too narrow, and of one there are none."
         if drawn
         else "No intervals were worked out."
     )
-    return "\n\n".join([
-        f"On {figures['images']} images of patients that training never saw, of the same sources, {figures['questions']}"
-        f" questions. Means over labels, then over sources, synthetic ones among them. {said}",
+    return [
+        f"## Figures on {kind} images",
+        f"On {figures['images']} {kind} images of patients that training never saw, {figures['questions']} questions. Means"
+        f" over labels, then over sources. {said}",
         _table(("figure", "value", "is"), rows),
         _parted("modality", figures),
-        _parted("source", figures),
-    ])  # fmt: skip
+        *([_parted("source", figures)] if len(figures.get("by_source") or {}) > 1 else []),
+    ]  # fmt: skip
+
+
+def _failures(info: CheckpointInfo, judged: Judged, counts: Counts) -> str:
+    """Which real labels are found and which are missed, and which modalities no real test image is of."""
+    real = {key: ap50 for key, one in judged.labels.items() if key[0] != SYNTHETIC and (ap50 := one.get("ap50")) is not None}
+    untested = sorted(set(info.modalities) - set(judged.real.get("by_modality") or {}))
+    unlearned = sorted({source for source, _ in real} - set(counts.sources))
+    lines = [
+        f"Of {len(real)} labels of real test images, {sum(v >= _WELL for v in real.values())} have an AP50 of {_WELL} or more"
+        f" and {sum(v < _BADLY for v in real.values())} one below {_BADLY}: it misses them.",
+        *([f"No real test image is of {', '.join(untested)}: figures there are of drawings alone."] if untested else []),
+        *([f"No training image is of {', '.join(unlearned)}."] if unlearned else []),
+    ]
+    tree, rows = label_tree(), []
+    for source in sorted({source for source, _ in real}):
+        mine = sorted((value, tree.concept_name(concept)) for (name, concept), value in real.items() if name == source)
+        found = [f"{name} {value:.2f}" for value, name in reversed(mine) if value >= _WELL]
+        missed = [name for value, name in mine if value < _BADLY]
+        rows.append((source, len(mine), _few(found), _few(missed)))
+    heads = ("source", "labels", f"found, with AP50 ({_WELL} or more)", f"missed (AP50 below {_BADLY})")
+    return "\n\n".join([" ".join(lines), _table(heads, rows)])
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names in a cell; how many more there are where they are many."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more or "none"
+
+
+def _language(figures: Mapping[str, Any]) -> list[str]:
+    """How good answers and reports are; nothing where it is not known."""
+    rows = [(f"`{name}`", f"{figures[name]:.3f}", meaning) for name, meaning in _LANGUAGE.items() if name in figures]
+    said = (
+        f"On {figures.get('vqa_questions', {}).get('test', 0)} questions made of templates about test images, most of them"
+        " synthetic, and on the reports of these images."
+    )
+    return ["## Answers and reports", said, _table(("figure", "value", "is"), rows)] if rows else []
 
 
 def _parted(name: str, figures: Mapping[str, Any]) -> str:

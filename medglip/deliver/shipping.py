@@ -56,10 +56,15 @@ def ship(checkpoint: Path, folder: Path) -> Path:
     shutil.copyfile(checkpoint / CONFIG, folder / CONFIG)
     for name in _FOLDERS:
         if (checkpoint / name).is_dir():
-            shutil.copytree(checkpoint / name, folder / name, dirs_exist_ok=True)
+            shutil.copytree(checkpoint / name, folder / name, dirs_exist_ok=True, copy_function=_readable)
     shutil.copyfile(MINILM / "LICENSE", folder / "LICENSE")
     (folder / "NOTICE").write_text(_NOTICE, encoding="utf-8")
     return folder
+
+
+def _readable(source: str, target: str) -> str:
+    """Copy a file's bytes, and not that only its owner may read it."""
+    return shutil.copyfile(source, target)
 
 
 def _half(checkpoint: Path) -> dict[str, Tensor]:

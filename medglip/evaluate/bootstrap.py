@@ -38,7 +38,8 @@ class Difference(NamedTuple):
         difference: ``b - a``.
         low: Lower end of its interval.
         high: Upper end.
-        p: Two-sided bootstrap p-value of no difference, in (0, 1]; never less than 2 / (draws + 1).
+        p: Two-sided bootstrap p-value of no difference, in (0, 1]; never less than 2 / (draws + 1), nor than 2 / 2^patients,
+            the least that a test of signs could give.
     """
 
     a: float
@@ -158,7 +159,8 @@ def paired(
 
     Returns:
         Differences, second less first; none, with the reason, where fewer than two patients are the same. The interval of
-        level 1 - p ends at 0. A p-value is of one figure alone; correct it where many are tested.
+        level 1 - p ends at 0, unless the few patients are what keeps p from being less. A p-value is of one figure alone;
+        correct it where many are tested.
 
     Raises:
         InputError: ``draws`` or ``level`` out of range.
@@ -215,15 +217,17 @@ def _compared(both: Matched, draws: int, seed: int, level: float) -> Paired:
         return replace(found, reason="The two evaluations share one patient; two at least are needed.")
     a, b = first.figures(), second.figures()
     drawn = _draws(lambda weight: _row(second.figures(weight), a) - _row(first.figures(weight), a), patients, draws, seed)
-    return replace(found, figures={name: _difference(a[name], b[name], drawn[:, column], level)
+    least = 2.0 ** (1 - patients.count)
+    return replace(found, figures={name: _difference(a[name], b[name], drawn[:, column], level, least)
                                    for column, name in enumerate(a)})  # fmt: skip
 
 
-def _difference(a: float | None, b: float | None, drawn: np.ndarray, level: float) -> Difference | None:
+def _difference(a: float | None, b: float | None, drawn: np.ndarray, level: float, least_p: float) -> Difference | None:
     """One figure's difference; ``drawn`` (D,) of the draws, NaN where undefined."""
     if a is None or b is None or (ends := _ends(b - a, drawn, level)) is None:
         return None
-    return Difference(round(a, 4), round(b, 4), round(b - a, 4), *ends, round(_p_value(b - a, drawn), 4))
+    p = max(_p_value(b - a, drawn), least_p)
+    return Difference(round(a, 4), round(b, 4), round(b - a, 4), *ends, round(p, 4))
 
 
 def _ends(value: float | None, drawn: np.ndarray, level: float) -> Interval | None:

@@ -20,9 +20,8 @@ from medglip.language.vocabulary import Vocabulary
 from medglip.records import ImageRecord, LabelTree, Region, label_tree
 
 if TYPE_CHECKING:
+    from medglip.curate.views import Viewed
     from medglip.predict import Grounder
-    from medglip.store import Dataset
-    from medglip.store.groups.divided import Divided
 
 FOLDER = "language"
 # Boxes kept a concept and score from which; a scene's own threshold is higher and calibrated.
@@ -65,7 +64,7 @@ def observe(grounder: "Grounder", image: np.ndarray, view: ImageView, vocabulary
 
 def observe_dataset(
     grounder: "Grounder",
-    dataset: "Dataset | Divided",
+    dataset: "Viewed",
     vocabulary: Vocabulary,
     split: str | None = None,
     progress: Callable[..., None] | None = None,
@@ -74,20 +73,20 @@ def observe_dataset(
 
     Args:
         grounder: A trained model.
-        dataset: An open dataset.
+        dataset: An open dataset, or a view of one.
         vocabulary: What to search for.
         split: One split, or None for all.
         progress: Called as ``progress(done, total)``.
     """
-    ids = list(dataset.ids(split))
+    records = list(dataset.records(split))
     found: dict[str, Observation] = {}
-    for start in range(0, len(ids), _BATCH):
-        batch = ids[start : start + _BATCH]
-        images = [dataset.display(image_id) for image_id in batch]
-        views = [view_of_record(dataset.record(image_id)) for image_id in batch]
-        found.update(zip(batch, _observe_many(grounder, images, views, batch, vocabulary), strict=True))
+    for start in range(0, len(records), _BATCH):
+        batch = records[start : start + _BATCH]
+        ids = [record.id for record in batch]
+        images, views = [dataset.display(image) for image in ids], [view_of_record(record) for record in batch]
+        found.update(zip(ids, _observe_many(grounder, images, views, ids, vocabulary), strict=True))
         if progress is not None:
-            progress(len(found), len(ids))
+            progress(len(found), len(records))
     return found
 
 

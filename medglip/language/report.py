@@ -278,12 +278,14 @@ class Reporter:
 
     @classmethod
     def load(cls, checkpoint: str | Path, grounder: "Grounder | None" = None) -> "Reporter":
-        """From a checkpoint folder.
+        """From a checkpoint folder, or from the shipped model of that name (``lite``).
 
         Raises:
             ModelError: its language part is missing or damaged.
         """
-        folder = Path(checkpoint) / FOLDER
+        from medglip.model.shipped import checkpoint_folder  # brings torch
+
+        folder = checkpoint_folder(checkpoint) / FOLDER
         vocabulary, bands = Vocabulary.load(folder), Bands.load(folder)
         if grounder is None:
             from medglip.predict import Grounder

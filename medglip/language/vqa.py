@@ -25,6 +25,7 @@ from medglip.language.questions import CANNOT_TELL
 from medglip.language.tokens import FEATURES, MOST_REGIONS, NAMED, Tokens, linked_tokens, links, named_features, tokens_of
 from medglip.language.view import ImageView
 from medglip.language.vocabulary import Vocabulary
+from medglip.model.shipped import checkpoint_folder
 from medglip.records import LabelTree, Region, label_tree
 from medglip.records.mentions import Lexicon, Mention
 
@@ -220,16 +221,16 @@ class VQA:
 
     @classmethod
     def load(cls, checkpoint: str | Path, grounder: "Grounder | None" = None) -> "VQA":
-        """From a checkpoint folder.
+        """From a checkpoint folder, or from the shipped model of that name (``lite``).
 
         Args:
-            checkpoint: The folder that training printed.
+            checkpoint: The folder that training printed, or the name of a shipped model.
             grounder: Its grounder where it is loaded already.
 
         Raises:
             ModelError: it holds no VQA head, or a damaged one.
         """
-        folder = Path(checkpoint) / FOLDER
+        folder = checkpoint_folder(checkpoint) / FOLDER
         if not (folder / "vqa.json").is_file() or not (folder / "vqa.safetensors").is_file():
             raise ModelError(
                 f"Checkpoint {checkpoint} has no VQA head: {folder} needs vqa.json and vqa.safetensors; "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medglip.errors import DatasetError
+from medglip.language.bands import Bands
 from medglip.language.metrics import score_reports
 from medglip.language.observe import (
     Observation,
@@ -34,9 +35,8 @@ from medglip.records import ImageRecord, LabelTree, label_tree
 from medglip.records.mentions import Lexicon
 
 if TYPE_CHECKING:
+    from medglip.curate.views import Viewed
     from medglip.predict import Grounder
-    from medglip.store import Dataset
-    from medglip.store.groups.divided import Divided
 
 _BATCH, _RATE, STEPS = 64, 2e-3, 900
 
@@ -90,7 +90,7 @@ class Samples:
 
 def train_vqa(
     grounder: "Grounder",
-    datasets: Sequence["Dataset | Divided"],
+    datasets: Sequence["Viewed"],
     out: str | Path,
     observations: Mapping[str, Observation] | None = None,
     seed: int = 0,
@@ -102,7 +102,7 @@ def train_vqa(
 
     Args:
         grounder: The trained grounder of the checkpoint.
-        datasets: Open datasets with train, val and test splits by patient.
+        datasets: Open datasets, or views of them, with train, val and test splits by patient.
         out: The checkpoint's folder; ``language/`` is written into it.
         observations: What the grounder says, by image id, where it is known already (see ``observe_dataset``).
         seed: Of questions, weights and order.
@@ -140,9 +140,31 @@ def train_vqa(
     val = [record for record in records.values() if record.split == "val"]
     bands = calibrated_bands(val, observations, deniable_of(train_records))
     bands.save(folder)
+    return measure(vqa, blind, by_split, records, observations) | _reports(records, observations, bands)
+
+
+def measure_vqa(
+    vqa: VQA, bands: Bands, datasets: Sequence["Viewed"], observations: Mapping[str, Observation], seed: int = 0
+) -> dict[str, Any]:
+    """The figures of ``train_vqa`` of a head that was trained before, but for that of the question alone.
+
+    Args:
+        vqa: The head, with its grounder.
+        bands: When its reports assert, hedge and deny.
+        datasets: As in ``train_vqa``; the questions of the split ``test`` are asked.
+        observations: What the grounder says, by image id; of test images at least.
+        seed: Of questions.
+    """
+    records = {record.id: record for dataset in datasets for record in dataset.records()}
+    pairs = list(question_set(records.values(), seed))
+    by_split = {split: [pair for pair in pairs if pair.split == split] for split in ("train", "val", "test")}
+    return measure(vqa, None, by_split, records, observations) | _reports(records, observations, bands)
+
+
+def _reports(records: Mapping[str, ImageRecord], observations: Mapping[str, Observation], bands: Bands) -> dict[str, Any]:
+    """How good the reports of test images are."""
     test = [record for record in records.values() if record.split == "test" and record.id in observations]
-    reports = score_reports((report(observations[record.id].scene(bands)), record) for record in test)
-    return measure(vqa, blind, by_split, records, observations) | reports
+    return score_reports((report(observations[record.id].scene(bands)), record) for record in test)
 
 
 def fit(
@@ -186,7 +208,7 @@ def fit(
 
 def measure(
     vqa: VQA,
-    blind: VQAHead,
+    blind: VQAHead | None,
     pairs: Mapping[str, Sequence[QuestionAnswer]],
     records: Mapping[str, ImageRecord],
     observations: Mapping[str, Observation],
@@ -202,9 +224,10 @@ def measure(
         "vqa_accuracy": (vqa, observations),
         "vqa_accuracy_with_truth_boxes": (vqa, truth),
         "vqa_accuracy_with_wrong_boxes": (vqa, {image_id: observations[other] for image_id, other in turned.items()}),
-        "vqa_accuracy_without_boxes": (VQA(vqa.grounder, blind, vqa.config, vqa.vocabulary),
-                                       {image_id: Observation(seen.view) for image_id, seen in truth.items()}),
     }  # fmt: skip
+    if blind is not None:
+        unseen = {image_id: Observation(seen.view) for image_id, seen in truth.items()}
+        arms["vqa_accuracy_without_boxes"] = (VQA(vqa.grounder, blind, vqa.config, vqa.vocabulary), unseen)
     for name, (model, scenes) in arms.items():
         # The blind head has no scene in which a label could have been searched for: its guess is its answer.
         given = model.answer_all([(scenes[pair.image_id], pair.question) for pair in test])
@@ -221,8 +244,8 @@ def measure(
             figures["vqa_accuracy_answered"] = float(np.mean(answered)) if answered else None
             asked = [a for a, pair in zip(given, test, strict=True) if pair.answer != CANNOT_TELL]
             figures["vqa_coverage"] = float(np.mean([not a.abstained for a in asked])) if asked else None
-    common = Counter(pair.answer for pair in pairs["train"]).most_common(1)[0][0]
-    figures["vqa_majority"] = float(np.mean([pair.answer == common for pair in test]))
+    for common, _ in Counter(pair.answer for pair in pairs["train"]).most_common(1):
+        figures["vqa_majority"] = float(np.mean([pair.answer == common for pair in test]))
     return figures
 
 

@@ -26,6 +26,7 @@ from medglip.model.config import Config
 from medglip.model.dense import MedGLIP
 from medglip.model.encoders import HubImageEncoder, HubTextEncoder
 from medglip.model.encoders.tuning import projections, tune
+from medglip.model.shipped import checkpoint_folder
 from medglip.records.labels import label_tree
 from medglip.records.phrases import concept_phrases
 
@@ -78,17 +79,18 @@ def prepare(model: MedGLIP, settings: Config, concepts: Sequence[str]) -> None:
     _keep_statistics(model)
 
 
-def begin(model: MedGLIP, settings: Config, checkpoint: Path) -> None:
+def begin(model: MedGLIP, settings: Config, checkpoint: str | Path) -> None:
     """Read the weights to begin with; what tuning had added to that model is added to this one, and to its settings.
 
     Args:
         model: Built from ``settings``, changed in place.
         settings: The whole configuration, changed in place.
-        checkpoint: Folder of the checkpoint.
+        checkpoint: Folder of the checkpoint, or the name of a shipped model.
 
     Raises:
         ModelError: it is no checkpoint, or does not fit.
     """
+    checkpoint = checkpoint_folder(checkpoint)
     theirs = read_info(checkpoint).config
     for section, key in ADDED:
         if key in theirs[section]:

@@ -53,7 +53,7 @@ def train(config: str | Path | dict[str, Any], datasets: Sequence[GroundingData]
         datasets: Opened datasets.
         out: Folder of the run (see ``medglip.train.folder``); it must not hold another run.
         resume: Go on where ``out`` stopped.
-        start_from: Checkpoint whose weights to begin with.
+        start_from: Checkpoint whose weights to begin with, or the name of a shipped model (``lite``).
         validate: Judges the model now and then (``medglip.evaluate.validator`` makes one). Returns plain numbers, of
             which ``score`` chooses the best checkpoint; thresholds (see ``CheckpointInfo``) are kept; ``errors``
             ({source: {concept: 0 to 1}}), where it has them, change what is drawn from then on.
@@ -151,9 +151,9 @@ def _begin(
     out, start, validate = paths
     plan, concepts = settings["train"], tuple(sorted(samples.words.seen_in))
     torch.manual_seed(plan["seed"])
-    model = build_model(settings)
+    model = build_model(settings, pretrained=start is None)
     if start is not None:
-        learning.begin(model, settings, Path(start))
+        learning.begin(model, settings, start)
     learning.prepare(model, settings, concepts)
     kept_whole += [value for value in model.parameters() if not value.requires_grad]
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

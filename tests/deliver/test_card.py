@@ -4,9 +4,11 @@ import hashlib
 import json
 
 import pytest
+from judged_cases import hit_or_miss
 
 from medglip.curate.collections import load_collection
-from medglip.deliver.card import concept_card, count, model_card, write_cards
+from medglip.deliver.card import Judged, concept_card, count, judged, model_card, write_cards
+from medglip.evaluate.tally import Tally
 from medglip.model.checkpoints import CheckpointInfo
 from medglip.model.config import load_config
 from medglip.records.labels import label_tree
@@ -23,8 +25,10 @@ FIGURES = {
 }  # fmt: skip
 LABELS = {
     ("us_busi", TUMOR): {"ap50": 0.5, "absence_auroc": None}, ("other", TUMOR): {"ap50": 0.25, "absence_auroc": 0.75},
-    ("us_busi", "thorax.breast.tumor"): {"ap50": 1.0, "absence_auroc": 1.0},
+    ("us_busi", "thorax.breast.tumor"): {"ap50": 0.0625, "absence_auroc": 1.0},
 }  # fmt: skip
+LANGUAGE = {"vqa_accuracy": 0.5, "vqa_majority": 0.25, "report_precision": 0.75, "vqa_questions": {"test": 12}}
+JUDGED = Judged(FIGURES, {}, LABELS, LANGUAGE)
 
 
 def record(number, source, licence, modality, *regions, group=None):
@@ -69,9 +73,7 @@ def test_the_concept_card_tells_of_each_trained_concept_and_of_no_other(counts):
 
 
 def test_the_model_card_has_figures_with_intervals_credits_and_warnings(counts):
-    card = model_card(
-        "lite", INFO, load_collection("lite_training"), counts, FIGURES, {"command": "scripts/train-lite"}, "ab12"
-    )
+    card = model_card("lite", INFO, load_collection("lite_training"), counts, JUDGED, {"command": "scripts/train-lite"}, "ab12")
     assert "| `ap50` | 0.500 [0.375, 0.625] |" in card
     assert "| `acc50` | 0.125 |" in card
     assert "| `found` | not known |" in card
@@ -85,9 +87,31 @@ def test_the_model_card_has_figures_with_intervals_credits_and_warnings(counts):
     assert "{" not in card
 
 
+def test_the_card_says_where_the_model_works_fails_and_was_not_tried(counts):
+    card = model_card("lite", INFO, load_collection("lite_training"), counts, JUDGED, {}, "ab12")
+    assert "Of 3 labels of real test images, 1 have an AP50 of 0.5 or more and 1 one below 0.1" in card
+    assert "| us_busi | 2 | benign breast tumor 0.50 | breast tumor |" in card
+    assert "| other | 1 | none | none |" in card
+    assert "No real test image is of ct: figures there are of drawings alone." in card
+    assert "No training image is of other." in card
+    assert "No synthetic image was tested." in card
+    assert "On 12 questions" in card
+    assert "| `vqa_majority` | 0.250 |" in card
+
+
+def test_real_and_synthetic_images_are_judged_apart():
+    cases = hit_or_miss([True] * 6) + hit_or_miss([False] * 6, source="phantom")
+    shown = judged(Tally(cases), {}, draws=20)
+    assert (shown.real["acc50"], shown.synthetic["acc50"]) == (1.0, 0.0)
+    assert (shown.real["images"], shown.real["questions"], set(shown.real["by_source"])) == (6, 6, {"scenes"})
+    assert shown.real["intervals"]["acc50"] == (1.0, 1.0)
+    assert shown.synthetic["by_modality"]["ct"]["acc50"] == 0.0
+    assert judged(Tally(hit_or_miss([True])), {}, draws=20).synthetic == {}
+
+
 def test_without_intervals_the_card_says_so(counts):
     figures = {name: value for name, value in FIGURES.items() if "interval" not in name and name != "bootstrap"}
-    card = model_card("lite", INFO, load_collection("medglip_bench"), counts, figures, {}, "ab12")
+    card = model_card("lite", INFO, load_collection("medglip_bench"), counts, Judged({}, figures, {}, {}), {}, "ab12")
     assert "No intervals were worked out." in card
     assert "| `ap50` | 0.500 |" in card
     assert "forbids commercial use" not in card  # the bench takes any licence
@@ -95,7 +119,7 @@ def test_without_intervals_the_card_says_so(counts):
 
 def test_cards_name_the_very_weights_beside_them(counts, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    write_cards(tmp_path, "lite", INFO, load_collection("lite_training"), counts, (FIGURES, LABELS), {"command": "it"})
+    write_cards(tmp_path, "lite", INFO, load_collection("lite_training"), counts, JUDGED, {"command": "it"})
     sha256 = hashlib.sha256(b"weights").hexdigest()
     card = json.loads((tmp_path / "concepts.json").read_text())
     assert (card["weights_sha256"], card["model"], len(card["concepts"])) == (sha256, "lite", 2)

@@ -127,6 +127,13 @@ def test_the_interval_of_level_1_less_p_ends_at_0():
     assert min(abs(at_p.low), abs(at_p.high)) < 0.04
 
 
+def test_few_patients_cannot_give_a_small_p():
+    for patients in (2, 4, 6):
+        worse, better = hit_or_miss([False] * patients), hit_or_miss([True] * patients)
+        one = paired(worse, better, draws=200).figures["acc50"]
+        assert one.p == pytest.approx(2 / 2**patients, abs=1e-4)  # all signs equal, one way or the other
+
+
 def test_cases_are_matched_by_image_and_concept():
     first = [made("a", "p1"), made("a", "p1", SPLEEN), made("b", "p2"), made("c", "p3")]
     second = [made("b", "p2"), made("a", "p1"), made("a", "p1"), made("a", "p1", LEFT)]

@@ -34,7 +34,10 @@ def test_wheel_is_complete(tmp_path):
                  "medglip/store/pages/preview.html", "medglip/store/pages/page.css",
                  "medglip/store/pages/fix_report.html", "medglip/_shelf/schemas/source.schema.json",
                  "medglip/weights/minilm/minilm-int8.safetensors", "medglip/weights/minilm/tokenizer.json",
-                 "medglip/weights/minilm/LICENSE", "medglip/_shelf/datasets/collections/lite_training.toml",
+                 "medglip/weights/minilm/LICENSE", "medglip/weights/lite/model.safetensors",
+                 "medglip/weights/lite/config.json", "medglip/weights/lite/README.md", "medglip/weights/lite/concepts.json",
+                 "medglip/weights/lite/language/vqa.safetensors", "medglip/weights/lite/LICENSE",
+                 "medglip/weights/lite/NOTICE", "medglip/_shelf/datasets/collections/lite_training.toml",
                  "medglip/_shelf/schemas/collection.schema.json",
                  "medglip/_shelf/schemas/labels.toml", "medglip/_shelf/schemas/record.schema.json"):  # fmt: skip
         assert file in names

@@ -15,19 +15,13 @@ from medglip.language.vocabulary import Vocabulary, vocabulary_of
 
 
 class Memory:
-    """A dataset in memory."""
+    """What a view of a dataset offers, in memory."""
 
     def __init__(self, records):
         self.all = {truth.id: truth for truth in records}
 
-    def ids(self, split=None):
-        return [truth.id for truth in self.all.values() if split in (None, truth.split)]
-
     def records(self, split=None):
         return (truth for truth in self.all.values() if split in (None, truth.split))
-
-    def record(self, image_id):
-        return self.all[image_id]
 
     def display(self, image_id):
         return np.zeros((self.all[image_id].height, self.all[image_id].width), np.uint8)
