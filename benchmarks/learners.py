@@ -1,9 +1,10 @@
 """Systems that learn the same images in the same views and order: ours, MM-Grounding-DINO, MONAI's RetinaNet. No commands.
 
-All begin with a small Swin of the same random weights and learn by ``train``: AdamW with a warm-up and a cosine, averaged
-weights. RetinaNet knows no phrases: it has one class a concept of the training images. MiniLM reads the phrases of ours
-(frozen, as in `lite`) and of MM-Grounding-DINO (learns at a tenth of the rate, as in its recipe), with the same weights.
-Clipping of gradients is each system's own.
+All begin with the same image encoder and learn by ``train``: AdamW with a warm-up and a cosine, averaged weights. The encoder
+is a small Swin of the same random weights, or EfficientNet-Lite0 with ImageNet weights, which learns at ENCODER_RATE of the
+rate. RetinaNet knows no phrases: it has one class a concept of the training images. MiniLM reads the phrases of ours (frozen,
+as in `lite`) and of MM-Grounding-DINO (learns at a tenth of the rate, as in its recipe), with the same weights. Clipping of
+gradients is each system's own.
 """
 
 import time
@@ -13,7 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peers import caption, copy_swin, dino, dino_boxes, dino_labels, mended, normalised, retinanet, swin_config, swin_of
+from peers import (
+    Lite0,
+    caption,
+    copy_swin,
+    dino,
+    dino_boxes,
+    dino_labels,
+    mended,
+    normalised,
+    on_lite0,
+    retinanet,
+    swin_config,
+    swin_of,
+)
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -22,6 +36,7 @@ from medglip.evaluate import evaluate
 from medglip.evaluate.cases import known_phrases
 from medglip.model import build_model, load_config, make_prompt
 from medglip.model.checkpoints import CheckpointInfo
+from medglip.model.encoders.lite import EfficientNetLite0
 from medglip.model.losses import grounding_loss
 from medglip.model.view import fitted
 from medglip.model.weights import MINILM_TOKENIZER, MINILM_WEIGHTS, find_weights
@@ -43,11 +58,13 @@ CLIP = {"ours": 5.0, "mm_grounding_dino": 0.1, "mm_grounding_dino_singly": 0.1, 
         "retinanet": 0.0}  # fmt: skip
 PLAN = {"batch": 8, "views": 0, "workers": 0, "phrases": 16, "far_negatives": 3, "specific": 0.2, "modality_dropout": 0.15,
         "cache_mb": 0, "captions": 0.0}  # fmt: skip
-WARMUP, EMA, DECAY, TEXT_RATE = 0.05, 0.99, 0.02, 0.1
+WARMUP, EMA, DECAY, TEXT_RATE, ENCODER_RATE = 0.05, 0.99, 0.02, 0.1, 0.3
+LITE0_FROM = 3  # first of the 16 blocks of EfficientNet-Lite0 that learns
 ASKED_AT_ONCE = 24
 SETTINGS = {"size": SIZE, "swin": SWIN, "dino": DINO, "width": WIDTH, "plan": PLAN, "warmup": WARMUP, "ema": EMA,
             "weight_decay": DECAY, "text_rate": TEXT_RATE, "clip": CLIP}  # fmt: skip
 
+Weights = dict[str, Tensor] | None  # of the Swin; None for EfficientNet-Lite0
 Judge = Callable[[Grounder], dict[str, Any]]
 
 
@@ -106,12 +123,15 @@ def pictures(questions: list[Question], device: str) -> Tensor:
     return torch.stack([question.image for question in questions if question.image is not None]).to(device).float() / 255
 
 
-def ours(swin: dict[str, Tensor], device: str, samples: Samples, changes: Mapping[str, Any]) -> Learner:
-    """Our model: `lite` with the small Swin and the peers' width; ``changes`` are new values for keys of its recipe."""
+def ours(swin: Weights, device: str, samples: Samples, changes: Mapping[str, Any]) -> Learner:
+    """Our model: `lite` with the peers' encoder and width; ``changes`` are new values for keys of its recipe."""
     config = load_config("lite", width=WIDTH, **changes)
     config["image"] = {"encoder": "config", "config": {"model_type": "swin", **SWIN}, "size": SIZE, "tune": "full"}
-    model = build_model(config, pretrained=False).to(device)
-    copy_swin(swin, model.image_encoder.network)  # type: ignore[arg-type]
+    if swin is None:
+        config["image"] = {"encoder": "efficientnet_lite0", "size": SIZE, "train_from": LITE0_FROM}
+    model = build_model(config, pretrained=swin is None).to(device)
+    if swin is not None:
+        copy_swin(swin, model.image_encoder.network)  # type: ignore[arg-type]
 
     def learn(questions: list[Question]) -> None:
         prompt = make_prompt([question.phrases for question in questions], model.text_encoder.text.tokenize).to(device)
@@ -124,7 +144,7 @@ def ours(swin: dict[str, Tensor], device: str, samples: Samples, changes: Mappin
     return Learner(model, learn, Grounder(model, CheckpointInfo(config, modalities=modalities), device))
 
 
-def mm_grounding_dino(swin: dict[str, Tensor], device: str, *, singly: bool = False, mend: bool = False) -> Learner:
+def mm_grounding_dino(swin: Weights, device: str, *, singly: bool = False, mend: bool = False) -> Learner:
     """MM-Grounding-DINO in the size of ours, with MiniLM as its BERT.
 
     Args:
@@ -136,9 +156,14 @@ def mm_grounding_dino(swin: dict[str, Tensor], device: str, *, singly: bool = Fa
     from transformers import BertConfig
 
     text = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    model = dino("mm_grounding_dino", swin_config((2, 3, 4), **SWIN), text, **DINO).to(device)
+    model = dino("mm_grounding_dino", swin_config((2, 3, 4), **SWIN), text, **DINO)
     model = mended(model) if mend else model
-    copy_swin(swin, swin_of(model))
+    prepared = normalised if swin is not None else (lambda images: images)  # Lite0 does it itself
+    if swin is None:
+        on_lite0(model, LITE0_FROM)
+    else:
+        copy_swin(swin, swin_of(model))
+    model.to(device)
     missing, _ = model.model.text_backbone.load_state_dict(load_file(find_weights(MINILM_WEIGHTS)), strict=False)  # type: ignore[union-attr]
     if missing:
         raise ValueError(f"MiniLM lacks {missing[:4]!r}.")
@@ -156,7 +181,7 @@ def mm_grounding_dino(swin: dict[str, Tensor], device: str, *, singly: bool = Fa
             labels = [dino_labels(question.target.boxes, question.target.names, SIZE) for question in part]
             labels = [{name: value.to(device) for name, value in one.items()} for one in labels]
             asked = caption([list(map(str, question.phrases)) for question in part], ids).to(device)
-            loss = model(pixel_values=normalised(pictures(part, device)), **asked.inputs, labels=labels).loss
+            loss = model(pixel_values=prepared(pictures(part, device)), **asked.inputs, labels=labels).loss
             (loss / len(parts)).backward()
 
     def ask(images: Tensor, phrases: list[list[str]]) -> list[tuple[Tensor, Tensor]]:
@@ -164,7 +189,7 @@ def mm_grounding_dino(swin: dict[str, Tensor], device: str, *, singly: bool = Fa
         for start in range(0, max(map(len, phrases)), ASKED_AT_ONCE):
             part = [asked[start : start + ASKED_AT_ONCE] for asked in phrases]
             words = caption([asked or ["nothing"] for asked in part], ids).to(device)
-            box, score = dino_boxes(model(pixel_values=normalised(images), **words.inputs), words, ASKED_AT_ONCE, SIZE)
+            box, score = dino_boxes(model(pixel_values=prepared(images), **words.inputs), words, ASKED_AT_ONCE, SIZE)
             boxes.append(box.unsqueeze(1).expand(-1, ASKED_AT_ONCE, -1, -1))
             scores.append(score)
         box, score = torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
@@ -179,7 +204,7 @@ def classes(samples: Samples) -> list[str]:
     return sorted(seen | {opposite(concept) for concept in seen})
 
 
-def monai_retinanet(swin: dict[str, Tensor], device: str, samples: Samples, names: dict[str, str]) -> Learner:
+def monai_retinanet(swin: Weights, device: str, samples: Samples, names: dict[str, str]) -> Learner:
     """MONAI's RetinaNet with one class a concept; a question about a wider concept gets the boxes of all that it covers.
 
     Args:
@@ -188,10 +213,15 @@ def monai_retinanet(swin: dict[str, Tensor], device: str, samples: Samples, name
         samples: Whose concepts are its classes.
         names: Text of a question to its concept.
     """
+    from transformers import SwinBackbone
+
     concepts = classes(samples)
     number_of = {concept: number for number, concept in enumerate(concepts)}
-    model = retinanet(swin_config((2, 3, 4), **SWIN), len(concepts), WIDTH).to(device)
-    copy_swin(swin, model.network.feature_extractor.body)  # type: ignore[union-attr, arg-type]
+    body: nn.Module = Lite0(LITE0_FROM)
+    if swin is not None:
+        body = SwinBackbone(swin_config((2, 3, 4), **SWIN))
+        copy_swin(swin, body)
+    model = retinanet(body, len(concepts), WIDTH).to(device)
     flip = [1, 0, 3, 2]  # MONAI's boxes begin with y
     tree = label_tree()
 
@@ -233,7 +263,7 @@ def small_swin(seed: int) -> dict[str, Tensor]:
 
 
 def build(name: str, device: str, samples: Samples, names: dict[str, str], seed: int,
-          changes: Mapping[str, Any] | None = None) -> Learner:  # fmt: skip
+          changes: Mapping[str, Any] | None = None, pretrained: bool = False) -> Learner:  # fmt: skip
     """A system of ``SYSTEMS`` at its start.
 
     Args:
@@ -243,8 +273,9 @@ def build(name: str, device: str, samples: Samples, names: dict[str, str], seed:
         names: Text of a question to its concept.
         seed: Of its weights.
         changes: New values for keys of our recipe; the others have none.
+        pretrained: Begin with EfficientNet-Lite0 and ImageNet weights, else with a random Swin.
     """
-    swin = small_swin(seed)
+    swin = None if pretrained else small_swin(seed)
     torch.manual_seed(seed)
     makers: dict[str, Callable[[], Learner]] = {
         "ours": partial(ours, swin, device, samples, changes or {}),
@@ -257,12 +288,15 @@ def build(name: str, device: str, samples: Samples, names: dict[str, str], seed:
 
 
 def groups(model: nn.Module, rate: float) -> list[dict[str, Any]]:
-    """Parameters that learn, with their peak rates; a pretrained text encoder learns slowly."""
-    slow = [value for name, value in model.named_parameters() if value.requires_grad and "text_backbone" in name]
-    inside = set(map(id, slow))
-    rest = [value for value in model.parameters() if value.requires_grad and id(value) not in inside]
-    pairs = [(rest, rate), (slow, rate * TEXT_RATE)]
-    return [{"params": values, "lr": peak, "peak": peak} for values, peak in pairs if values]
+    """Parameters that learn, with their peak rates; pretrained encoders learn slowly."""
+    shares = [("text_backbone", TEXT_RATE)]
+    shares += [(name, ENCODER_RATE) for name, part in model.named_modules() if isinstance(part, EfficientNetLite0)]
+    of_share: dict[float, list[nn.Parameter]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            share = next((share for part, share in shares if part in name), 1.0)
+            of_share.setdefault(share, []).append(value)
+    return [{"params": values, "lr": rate * share, "peak": rate * share} for share, values in of_share.items()]
 
 
 def train(learner: Learner, samples: Samples, rate: float, clip: float, marks: Sequence[int],

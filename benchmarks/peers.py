@@ -15,10 +15,13 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from medglip.model.encoders.lite import EfficientNetLite0
 
 CLS, SEP, DOT = 101, 102, 1012  # bert-base-uncased; transformers compares with these numbers
 MOST_TOKENS = 256
@@ -183,31 +186,60 @@ def copy_swin(state: Mapping[str, Tensor], swin: nn.Module) -> None:
         raise ValueError(f"The image encoders differ in {left[:4]!r}; build both with the same sizes.")
 
 
-class Swin(nn.Module):
-    """A Swin as MONAI's RetinaNet reads it: normalises, and hands on a pyramid of stride 8, 16, 32 and 64."""
+class Lite0(nn.Module):
+    """EfficientNet-Lite0 with ImageNet weights, as these models read an image encoder: maps of stride 8, 16 and 32.
 
-    def __init__(self, backbone: Any, width: int) -> None:
+    Args:
+        train_from: First of its 16 blocks that learns.
+    """
+
+    channels = (40, 112, 320)
+
+    def __init__(self, train_from: int) -> None:
+        super().__init__()
+        self.body = EfficientNetLite0(True, train_from)
+
+    def forward(self, images: Tensor, return_dict: bool = True) -> Any:
+        """(B, 3, H, W) in [0, 1]; transformers asks for ``return_dict``."""
+        return SimpleNamespace(feature_maps=self.body(self.body.frozen(images))[1:])
+
+
+def on_lite0(model: nn.Module, train_from: int) -> nn.Module:
+    """The same Grounding DINO with another image encoder, in place; its first layers after that are new."""
+    inner: Any = model.model
+    inner.backbone.conv_encoder.model = Lite0(train_from)
+    for projection, inputs in zip(inner.input_proj_vision, (*Lite0.channels, Lite0.channels[-1]), strict=True):
+        old = projection[0]
+        projection[0] = nn.Conv2d(inputs, old.out_channels, old.kernel_size, old.stride, old.padding)
+        nn.init.xavier_uniform_(projection[0].weight, gain=1)  # as transformers does
+        nn.init.zeros_(projection[0].bias)
+    return model
+
+
+class Pyramid(nn.Module):
+    """An image encoder as MONAI's RetinaNet reads it: hands on maps of stride 8, 16, 32 and 64."""
+
+    def __init__(self, body: nn.Module, width: int) -> None:
         from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
-        from transformers import SwinBackbone
 
         super().__init__()
-        self.body = SwinBackbone(backbone)
+        self.body: Any = body
         self.fpn = FeaturePyramidNetwork(2, list(self.body.channels), width, LastLevelMaxPool(2))
         self.out_channels = width
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] to four maps of ``width`` channels."""
-        maps = self.body(normalised(images)).feature_maps
+        maps = self.body(images if isinstance(self.body, Lite0) else normalised(images)).feature_maps
         return list(self.fpn({str(number): level for number, level in enumerate(maps)}).values())
 
 
-def retinanet(backbone: Any, classes: int, width: int, base: float = 2.0) -> nn.Module:
-    """MONAI's RetinaNetDetector, set up as in MONAI's detection tutorial (ATSS, hard negatives), on a Swin of stages 2 to 4.
+def retinanet(body: nn.Module, classes: int, width: int, base: float = 2.0) -> nn.Module:
+    """MONAI's RetinaNetDetector, set up as in MONAI's detection tutorial (ATSS, hard negatives), on maps of stride 8 to 32.
 
     Boxes that go in and come out are (y0, x0, y1, x1): MONAI's first axis is the image's first.
 
     Args:
-        backbone: Configuration of the Swin.
+        body: Swin of stages 2 to 4, or ``Lite0``.
         classes: Number of names that it can tell apart.
         width: Channels of the pyramid and the heads.
         base: Smallest anchor of a level in strides.
@@ -230,7 +262,7 @@ def retinanet(backbone: Any, classes: int, width: int, base: float = 2.0) -> nn.
 
     sizes: Any = tuple(tuple(base * stride * 2 ** (third / 3) for third in range(3)) for stride in (8, 16, 32, 64))
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 4)
-    network = RetinaNet(2, classes, anchors.num_anchors_per_location()[0], Swin(backbone, width), size_divisible=64)
+    network = RetinaNet(2, classes, anchors.num_anchors_per_location()[0], Pyramid(body, width), size_divisible=64)
     detector = Detector(network, anchors)
     detector.set_atss_matcher(num_candidates=4, center_in_gt=False)
     detector.set_hard_negative_sampler(batch_size_per_image=64, positive_fraction=0.3, min_neg=16, pool_size=20)
@@ -274,7 +306,7 @@ def installed(package: str) -> str | None:
 
 def main() -> None:
     """Each peer once, small, forwards and backwards."""
-    from transformers import BertConfig
+    from transformers import BertConfig, SwinBackbone
 
     torch.manual_seed(0)
     sizes = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 3, 6], "window_size": 4}
@@ -293,7 +325,7 @@ def main() -> None:
         idle = sorted(name for name, value in model.named_parameters() if value.requires_grad and value.grad is None)
         print(kind, parameters(model), "loss", round(output.loss.item(), 3), tuple(boxes.shape), tuple(scores.shape))
         print("  without gradient:", ", ".join(idle) or "none")
-    detector = retinanet(swin_config((2, 3, 4), **sizes), 3, 32)
+    detector = retinanet(SwinBackbone(swin_config((2, 3, 4), **sizes)), 3, 32)
     losses = detector(images, [{"boxes": torch.tensor([[20.0, 10.0, 90.0, 60.0]]), "labels": torch.tensor([1])}] * 2)
     torch.stack(list(losses.values())).sum().backward()
     detector.eval()

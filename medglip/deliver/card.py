@@ -50,6 +50,7 @@ _LIMITS = """- Trained on few images, of which the synthetic ones look like draw
 - Images are shrunk to {size} pixels: what is smaller than a few of those pixels is not found.
 - It looks at one slice or frame at a time and knows no volume and no history.
 - Scores and presence are not probabilities of disease. "Absent" means that the model found nothing, not that nothing is there.
+- Asked for all that it knows, as answers and reports do, it may name structures of another part of the body than the one shown.
 - Words that it was not trained on are read by a small text encoder and may give boxes that mean nothing.
 - Some sources give no patient ids (of those above, see `known_defects` in `datasets/NAME.toml`): their test images may show
   patients of the training images, and their figures are too good then.

@@ -18,7 +18,7 @@ from medglip.records import ImageRecord, LabelTree, Region
 VOCABULARY_FILE = "vocabulary.json"
 # A group of concepts stays where the score of its best anatomy is at least this share of the best group's.
 _FITS = 0.9
-# Below this the best anatomy of a group says nothing; a finding at or above it keeps its group.
+# Below this an anatomy says nothing of where the image is; a finding at or above it keeps its group.
 _SEEN = 0.4
 
 Groups = tuple[tuple[str, ...], ...]
@@ -48,7 +48,8 @@ class Vocabulary:
         best = {group: _best(group, regions, tree, findings=False) for group in groups}
         bar = max(best.values(), default=0.0)
         fitting = [group for group in groups if bar >= _SEEN and best[group] >= _FITS * bar]
-        places = {tree.body_region(tree.split(concept)[0]) for group in fitting for concept in group}
+        seen = {region.concept for region in regions if (region.score or 0.0) >= _SEEN}
+        places = {tree.body_region(tree.split(one)[0]) for group in fitting for one in seen.intersection(group)}
         for group in groups:
             if all(is_finding(concept, tree) for concept in group):
                 near = not places or not places.isdisjoint(tree.body_region(tree.split(c)[0]) for c in group)

@@ -33,6 +33,13 @@ def test_the_group_of_the_surest_anatomy_fits_and_findings_go_with_their_body_re
     assert fitting((LIVER, 0.85), (BRAIN, 0.9)) == {LIVER, KIDNEY, KIDNEY_TUMOR, BRAIN, HEMORRHAGE}
 
 
+def test_a_group_of_the_whole_body_vouches_only_for_the_regions_that_are_seen():
+    whole = Vocabulary({"ct": ((LIVER, BRAIN), (HEMORRHAGE,), (NODULE,))})
+    faint, seen = ([region(LIVER, (0, 0, 9, 9), score=0.9), region(BRAIN, (0, 0, 9, 9), score=score)] for score in (0.2, 0.8))
+    assert whole.fitting("ct", faint, TREE) == {LIVER, BRAIN}
+    assert whole.fitting("ct", seen, TREE) == {LIVER, BRAIN, HEMORRHAGE}
+
+
 def test_a_finding_that_is_plainly_there_is_kept():
     assert NODULE in fitting((LIVER, 0.9), (NODULE, 0.6))
 
