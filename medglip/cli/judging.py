@@ -1,8 +1,6 @@
 """Commands that judge: evaluate a checkpoint, compare evaluations."""
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +18,8 @@ def evaluate(
     datasets: Annotated[list[Path], typer.Argument(metavar="DATASET...", help="Folders of datasets.")],
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the evaluation; default: evaluation-SPLIT beside the checkpoint.")
+        Path | None,
+        typer.Option("--out", help="Folder of the evaluation; default: evaluation-SPLIT beside the checkpoint; of lite: here."),
     ] = None,
     draws: Draws = 1000,
     seed: Seed = 0,
@@ -33,6 +32,8 @@ def evaluate(
     """Measure a checkpoint: AP, Acc@0.5, absence AUROC ... with intervals, and a page with curves and the worst cases.
 
     Example: medglip evaluate runs/busi/best busi/
+
+    medglip evaluate lite busi/ --split all
     """
     from medglip.evaluate import evaluate as measure
     from medglip.evaluate.bootstrap import every_interval
@@ -42,22 +43,20 @@ def evaluate(
 
     opened = [open_dataset(dataset) for dataset in datasets]
     where = folder if folder is not None else _beside(checkpoint, split)
-    with _kept(where) as place:
-        with bar(err) as progress:
-            measure(str(checkpoint), opened, split=split, limit=limit, batch=batch, progress=progress.step("images"),
-                    out=place, swap=swap)  # fmt: skip
-        add_figures(place, every_interval(read_evaluation(place).tally(), draws, seed))
-        figures = read_evaluation(place).figures
-        if page and where is not None:
-            from medglip.deliver.evaluation_page import evaluation_page
+    with bar(err) as progress:
+        measure(str(checkpoint), opened, split=split, limit=limit, batch=batch, progress=progress.step("images"),
+                out=where, swap=swap)  # fmt: skip
+    add_figures(where, every_interval(read_evaluation(where).tally(), draws, seed))
+    figures = read_evaluation(where).figures
+    if page:
+        from medglip.deliver.evaluation_page import evaluation_page
 
-            where = evaluation_page(place, opened)
+        where = evaluation_page(where, opened)
     if as_json:
         print_json(figures)
         return
     _print_figures(figures)
-    if where is not None:
-        typer.echo(f"evaluation: {where}")
+    typer.echo(f"evaluation: {where}")
 
 
 @app.command()
@@ -87,23 +86,13 @@ def compare(
         typer.echo(f"page: {page}")
 
 
-def _beside(checkpoint: Path, split: str) -> Path | None:
-    """Where an evaluation goes when nobody says: into the checkpoint's run; None for a model that medglip brings along."""
-    if not checkpoint.is_dir():
-        return None
+def _beside(checkpoint: Path, split: str) -> Path:
+    """Where an evaluation goes when nobody says: into the checkpoint's run; here, for a model that medglip brings along."""
+    from medglip.model.shipped import FOLDER
+
     folder = checkpoint.resolve()
     name = f"evaluation-{split}" if folder.name == "best" else f"evaluation-{split}-{folder.name}"
-    return folder.parent / name
-
-
-@contextmanager
-def _kept(where: Path | None) -> Iterator[Path]:
-    """The folder, or one for the time being where there is none."""
-    if where is not None:
-        yield where
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+    return Path(name) if folder.parent == FOLDER.resolve() else folder.parent / name
 
 
 def _print_figures(figures: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The commands evaluate and compare, as a user types them, on a dataset of eight drawings and an untrained model."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from medglip.cli.frame import app, main
 from medglip.errors import DatasetError, InputError, ModelError
 from medglip.model import build_model, load_config
 from medglip.model.checkpoints import CheckpointInfo, save_checkpoint
+from medglip.model.shipped import FOLDER
 from medglip.records import ImageRecord, Origin, Region
 from medglip.records.picture import Picture
 from medglip.records.record import identified
@@ -103,16 +105,7 @@ def test_other_checkpoints_of_a_run_do_not_overwrite_the_best_ones(place):
     checkpoint_in(place / "plain/last")
     assert judging._beside(place / "plain/last", "val").name == "evaluation-val-last"
     assert judging._beside(place / "plain/best", "val") == place / "plain/evaluation-val"
-    assert judging._beside(place / "no_folder", "val") is None
-
-
-def test_without_a_folder_figures_are_printed_only(place, monkeypatch):
-    monkeypatch.setattr(judging, "_beside", lambda checkpoint, split: None)
-    before = sorted(place.rglob("*"))
-    told = typed("evaluate", place / "plain/best", place / "drawings", "--draws", 5, "--split", "val")
-    assert "AP50" in told
-    assert "evaluation:" not in told
-    assert sorted(place.rglob("*")) == before
+    assert judging._beside(FOLDER / "lite", "all") == Path("evaluation-all-lite")  # not into the installed package
 
 
 @pytest.mark.parametrize(

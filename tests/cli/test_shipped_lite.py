@@ -77,6 +77,14 @@ def test_it_grounds_answers_and_reports_by_its_name(run, picture, tmp_path):
     assert "Impression" in run("report", "lite", path, "--modality", "ct")
 
 
+def test_its_evaluation_is_written_here_and_not_into_the_package(run, phantoms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside = sorted(checkpoint_folder("lite").parent.iterdir())
+    run("evaluate", "lite", phantoms.path, "--split", "all", "--limit", 3, "--draws", 5)
+    assert (tmp_path / "evaluation-all-lite" / "index.html").is_file()
+    assert sorted(checkpoint_folder("lite").parent.iterdir()) == inside
+
+
 def test_its_cards_are_of_these_very_weights(run):
     card, page = json.loads(run("card", "lite", "--json")), run("card", "lite")
     weights = (checkpoint_folder("lite") / "model.safetensors").read_bytes()
