@@ -17,7 +17,7 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def checkpoint_folder(checkpoint: str | Path) -> Path:
-    """The folder of a checkpoint, given as a path or as the name of a shipped model; a path that exists wins.
+    """The folder of a checkpoint, given as a path or as the name of a shipped model; a checkpoint at that path wins.
 
     Args:
         checkpoint: ``runs/busi/best``, or ``lite``.
@@ -25,10 +25,9 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     Raises:
         ModelError: there is neither such a folder nor such a model, or its weights are not in this build.
     """
-    path = Path(checkpoint)
-    if path.exists():
+    path, name = Path(checkpoint), str(checkpoint)
+    if path.exists() and (name not in MODELS or _is_checkpoint(path)):
         return path
-    name = str(checkpoint)
     here = ", ".join(shipped_names()) or "none in this build"
     if name not in MODELS:
         raise ModelError(

@@ -28,12 +28,14 @@ def weights(folder):
     return folder
 
 
-def test_a_name_is_found_and_a_path_wins(build):
+def test_a_name_is_found_and_a_checkpoint_at_that_path_wins(build):
     inside = weights(build / "weights" / "lite")
     assert shipped_names() == ("lite",)
     assert checkpoint_folder("lite") == inside
-    mine = build / "lite"
-    mine.mkdir()
+    (build / "lite").mkdir()  # a folder that happens to have that name
+    assert checkpoint_folder("lite") == inside
+    (build / "lite").rmdir()
+    mine = weights(build / "lite")
     assert checkpoint_folder("lite").resolve() == mine.resolve()
     assert checkpoint_folder(mine) == mine
 
