@@ -60,22 +60,15 @@ def sensitivity_at_specificity(scores: np.ndarray, truth: np.ndarray, least: flo
     return float(sensitivity[specificity >= least - 1e-12].max()) if len(sensitivity) else float("nan")
 
 
-def best_presence_threshold(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
+def best_presence_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
     """The presence of best sensitivity plus specificity, half-way to the next; 0.5 where one kind is missing.
-
-    Args:
-        scores: (N,) presence.
-        truth: (N,) bool.
-        weights: (N,) above 0, how much each counts; all the same by default.
 
     Source: Youden, Index for rating diagnostic tests, Cancer 1950.
     """
     if truth.all() or not truth.any():
         return 0.5
     order = np.argsort(-scores, kind="mergesort")
-    weight = np.ones(len(truth)) if weights is None else weights
-    there, absent = weight * truth, weight * ~truth
-    found = there[order].cumsum() / there.sum() - absent[order].cumsum() / absent.sum()
+    found = truth[order].cumsum() / truth.sum() - (~truth[order]).cumsum() / (~truth).sum()
     last = np.append(np.diff(scores[order]) != 0, True)  # a threshold cannot part equal scores
     place = int(np.where(last, found, -1).argmax())
     ordered = np.append(scores[order], 0.0)

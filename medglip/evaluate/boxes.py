@@ -187,19 +187,18 @@ def _outside(sizes: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return (sizes < limits[0]) | (sizes > limits[1])
 
 
-def best_score_threshold(scores: np.ndarray, right: np.ndarray, total: float, weights: np.ndarray | None = None) -> float:
+def best_score_threshold(scores: np.ndarray, right: np.ndarray, total: int) -> float:
     """The score above which boxes give the best F1, half-way to the next one; 0.5 where nothing is right.
 
     Args:
         scores: (N,) of all boxes of all labels.
         right: (N,) bool.
-        total: Number of true boxes; their weight where there are weights.
-        weights: (N,) above 0, how much each box counts; all the same by default.
+        total: Number of true boxes.
     """
     if not right.any():
         return 0.5
     order = np.argsort(-scores, kind="mergesort")
-    weight = (np.ones(len(scores)) if weights is None else weights)[order]
-    f1 = 2 * (weight * right[order]).cumsum() / (weight.cumsum() + total)
+    hits = right[order].cumsum()
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
     ordered = np.append(scores[order], 0.0)
     return float(ordered[int(f1.argmax())] + ordered[int(f1.argmax()) + 1]) / 2

@@ -6,8 +6,8 @@ returns the headline figures of ``Tally.figures`` (``ap``, ``ap50``, ``ap75``, `
 
 - ``random``: what ``acc50`` would be by guessing (``strata.chances``);
 - ``images``, ``questions``: how many;
-- ``score_threshold``, ``presence_threshold``: those that would have been best here, each source counting the same;
-  ``thresholds``: (score, presence) of single modalities;
+- ``score_threshold``, ``presence_threshold``: those that would have been best here; ``thresholds``: (score, presence) of single
+  modalities;
 - ``by_source``, ``by_modality``, ``by_level``, ``by_concept``: of each value the headline figures, ``random``, ``questions``;
 - ``by_size``: ``mm`` and ``share``, strata of the size of what is there (``strata.by_size``);
 - ``zero_shot``: ``labels``, ``sources`` and ``modalities``, each ``seen`` and ``unseen`` in training (``strata.zero_shot``);
@@ -228,20 +228,15 @@ def _thresholds_by_modality(tally: Tally) -> dict[str, tuple[float, float]]:
 
 
 def _thresholds(tally: Tally) -> dict[str, float]:
-    """The thresholds that suit these cases best, each source counting the same, however many boxes and questions it has."""
+    """The thresholds that suit these cases best."""
     right = tally.right_boxes()
     scores = np.concatenate([case.scores[: len(one)] for case, one in zip(tally.cases, right, strict=True)])
     presence = np.array([case.presence for case in tally.cases])
     truth = np.array([case.shown for case in tally.cases])
-    _, source = np.unique(np.array([case.source for case in tally.cases], str), return_inverse=True)
-    true_boxes = np.bincount(source, [len(case.truth) for case in tally.cases])
-    of_box = np.repeat(1 / np.maximum(true_boxes, 1)[source], [len(one) for one in right])
-    kind = 2 * source + truth
+    total = sum(len(case.truth) for case in tally.cases)
     return {
-        "score_threshold": round(
-            best_score_threshold(scores, np.concatenate(right), int((true_boxes > 0).sum()), of_box), _DIGITS
-        ),
-        "presence_threshold": round(best_presence_threshold(presence, truth, 1 / np.bincount(kind)[kind]), _DIGITS),
+        "score_threshold": round(best_score_threshold(scores, np.concatenate(right), total), _DIGITS),
+        "presence_threshold": round(best_presence_threshold(presence, truth), _DIGITS),
     }
 
 
