@@ -22,7 +22,7 @@ import torch
 from medglip import __version__, store
 from medglip.curate.collections import Collection, convert_collection, divided, evaluation_view, load_collection, training_view
 from medglip.curate.views import View, Viewed
-from medglip.deliver.card import count, judged, write_cards
+from medglip.deliver.card import count, judged_apart, write_cards
 from medglip.deliver.shipping import ship
 from medglip.evaluate import evaluate, validator
 from medglip.evaluate.folders import read_evaluation
@@ -126,7 +126,7 @@ def main() -> None:
     grounder = Grounder.load(options.ship)
     evaluate(grounder, [tested], split="test", out=options.work / "test")
     tally = read_evaluation(options.work / "test").tally()
-    shown = judged(tally, language, options.draws, options.seed)
+    shown = judged_apart(tally, language, options.draws, options.seed)
 
     about = {
         "command": f"scripts/train-lite --minutes {options.minutes:g} --cases {options.cases} --seed {options.seed}",

@@ -129,7 +129,7 @@ def count(records: Iterable[ImageRecord]) -> Counts:
     return Counts(dict(concepts), dict(sources))
 
 
-def judged(tally: Tally, language: Mapping[str, Any], draws: int = 1000, seed: int = 0) -> Judged:
+def judged_apart(tally: Tally, language: Mapping[str, Any], draws: int = 1000, seed: int = 0) -> Judged:
     """The figures of a card, of real and of synthetic test images apart.
 
     Args:
@@ -169,7 +169,7 @@ def concept_card(
     Returns:
         ``concepts``: of each ``concept``, ``label``, ``side``, ``name``, ``code`` (scheme, value, meaning; None where the tree
         has none), ``n_train`` (regions), ``n_train_images``, ``sources``, ``licences``, ``modalities``, ``ap50`` and
-        ``presence_auroc``: means over the test sources, None where no test image could tell.
+        ``presence_auroc``: means over the test sources, None where no test image could tell; ``ap50_by_source``.
     """
     return {"format": 1, "concepts": [_concept(concept, counts, labels) for concept in info.concepts]}
 
@@ -249,6 +249,8 @@ def _concept(concept: str, counts: Counts, labels: Mapping[tuple[str, str], Mapp
         "n_train": seen.regions, "n_train_images": seen.images, "sources": sorted(seen.sources),
         "licences": sorted(seen.licences), "modalities": sorted(seen.modalities), "ap50": _mean(mine, "ap50"),
         "presence_auroc": _mean(mine, "absence_auroc"), "test_sources": sorted(s for s, other in labels if other == concept),
+        "ap50_by_source": {source: round(value, 4) for (source, other), one in sorted(labels.items())
+                           if other == concept and (value := one.get("ap50")) is not None},
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from judged_cases import hit_or_miss
 
 from medglip.curate.collections import load_collection
-from medglip.deliver.card import Judged, concept_card, count, judged, model_card, write_cards
+from medglip.deliver.card import Judged, concept_card, count, judged_apart, model_card, write_cards
 from medglip.evaluate.tally import Tally
 from medglip.model.checkpoints import CheckpointInfo
 from medglip.model.config import load_config
@@ -65,6 +65,7 @@ def test_the_concept_card_tells_of_each_trained_concept_and_of_no_other(counts):
     assert (tumor["n_train"], tumor["n_train_images"], tumor["sources"]) == (3, 2, ["us_busi"])
     assert tumor["licences"] == ["CC BY 4.0", "CC0-1.0"]
     assert (tumor["ap50"], tumor["presence_auroc"], tumor["test_sources"]) == (0.375, 0.75, ["other", "us_busi"])
+    assert tumor["ap50_by_source"] == {"other": 0.25, "us_busi": 0.5}
     assert (left["label"], left["side"], left["name"]) == ("abdomen.kidney", "left", "left kidney")
     assert (left["ap50"], left["presence_auroc"], left["test_sources"]) == (None, None, [])
     assert left["code"] == dict(zip(("scheme", "value", "meaning"), label_tree()["abdomen.kidney"].codes["type"], strict=True))
@@ -101,12 +102,12 @@ def test_the_card_says_where_the_model_works_fails_and_was_not_tried(counts):
 
 def test_real_and_synthetic_images_are_judged_apart():
     cases = hit_or_miss([True] * 6) + hit_or_miss([False] * 6, source="phantom")
-    shown = judged(Tally(cases), {}, draws=20)
+    shown = judged_apart(Tally(cases), {}, draws=20)
     assert (shown.real["acc50"], shown.synthetic["acc50"]) == (1.0, 0.0)
     assert (shown.real["images"], shown.real["questions"], set(shown.real["by_source"])) == (6, 6, {"scenes"})
     assert shown.real["intervals"]["acc50"] == (1.0, 1.0)
     assert shown.synthetic["by_modality"]["ct"]["acc50"] == 0.0
-    assert judged(Tally(hit_or_miss([True])), {}, draws=20).synthetic == {}
+    assert judged_apart(Tally(hit_or_miss([True])), {}, draws=20).synthetic == {}
 
 
 def test_without_intervals_the_card_says_so(counts):
